@@ -1,0 +1,24 @@
+"""Celeriac, the job server for Celery.
+
+`Celeriac` is the app class, `current` what task code talks to. Everything else is reached
+over HTTP, the command line, or the modules below; `docs/tour.md` follows one job through them.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from celeriac import current
+
+if TYPE_CHECKING:
+    from celeriac.app import Celeriac
+
+__version__ = "0.1.0"
+__all__ = ["Celeriac", "__version__", "current"]
+
+
+def __getattr__(name: str) -> Any:
+    # Celery is loaded by whoever wants an app: the keeper and the command line do without.
+    if name == "Celeriac":
+        from celeriac.app import Celeriac
+
+        return Celeriac
+    raise AttributeError(f"module 'celeriac' has no attribute {name!r}")

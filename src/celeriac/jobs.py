@@ -1,0 +1,361 @@
+"""Job, Event, Submission and their kin: what is passed between the parts, frozen, no I/O.
+
+Times are whole microseconds since the epoch (`clock.micros`), texts marked JSON are
+JSON documents kept as text. Rows of the ledger become these; the API renders them.
+Next: ledger/submit.py, where a Submission becomes a Job.
+"""
+
+import os
+import re
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from celeriac.states import State
+
+PREVIEW_BYTES = 1024
+
+
+class Kind(StrEnum):
+    """The kinds of events in a job's history."""
+
+    SUBMITTED = "submitted"
+    SENT = "sent"
+    CLAIMED = "claimed"
+    STARTED = "started"
+    PROGRESS = "progress"
+    LOG = "log"
+    MESSAGE = "message"
+    FILE = "file"
+    RETRYING = "retrying"
+    GIVEN_BACK = "given-back"
+    RESCUED = "rescued"
+    QUARANTINED = "quarantined"
+    CANCEL_REQUESTED = "cancel-requested"
+    REOPENED = "reopened"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class ErrorCode(StrEnum):
+    """Why a job failed or was cancelled: `error.code` in the API."""
+
+    RAISED = "raised"
+    TIMEOUT = "timeout"
+    WORKER_LOST = "worker-lost"
+    QUARANTINED = "quarantined"
+    NOT_STORABLE = "result-not-storable"
+    EXPIRED = "expired"
+    UPSTREAM = "upstream-failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt did not succeed. `celery` is the exception as Celery's backends store it (JSON)."""
+
+    code: str
+    type: str
+    message: str
+    traceback: str | None = None
+    celery: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A Celery task message, ready to be sent byte for byte: headers, properties and body are JSON."""
+
+    headers: str
+    properties: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A request to run a task, checked, routed and serialised; `ledger.submit` makes a job of it.
+
+    `args` is the preview shown in lists (JSON, at most PREVIEW_BYTES). `rerun` says whether a
+    started attempt that loses its worker runs again. With `failure` the job is recorded as
+    failed without ever running (the links behind a failed one). `existing_ok` makes a second
+    submit of the same id a no-op instead of an error: ids frozen by a canvas.
+    """
+
+    id: str
+    task: str
+    queue: str
+    owner: str
+    message: Message
+    args: str = "{}"
+    priority: int = 0
+    cost: int | None = None
+    run_at: int | None = None
+    expires_at: int | None = None
+    max_attempts: int | None = None
+    rerun: bool = True
+    tags: tuple[str, ...] = ()
+    parent: str | None = None
+    root: str | None = None
+    group: str | None = None
+    group_index: int | None = None
+    chord: str | None = None
+    schedule: str | None = None
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
+    failure: Failure | None = None
+    existing_ok: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a submit answers: the job's id and internal key; `replayed` when an Idempotency-Key was known."""
+
+    id: str
+    key: int
+    state: State
+    created_at: int
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chord:
+    """A set of jobs whose results together start a body. `body` is sent when `size` members succeeded.
+
+    In the body's messages CHORD_RESULTS stands where the list of results goes.
+    """
+
+    id: str
+    size: int | None = None
+    body: tuple[Submission, ...] = ()
+    chords: tuple["Chord", ...] = ()
+
+
+# Stands, as a JSON string, where a chord's body receives the list of its members' results.
+CHORD_RESULTS = "celeriac:chord-results:5f0c1d7e"
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRequest:
+    """A worker node asks for up to `limit` jobs of these queues, of tasks it knows."""
+
+    worker: str
+    queues: tuple[str, ...]
+    tasks: str  # JSON array
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A claimed job as the worker gets it; `attempt` is the fencing token of everything it writes."""
+
+    key: int
+    id: str
+    task: str
+    queue: str
+    owner: str
+    attempt: int
+    deaths: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """User code of an attempt began at `at`."""
+
+    key: int
+    attempt: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line of history that moves nothing: progress, a log line or a message of the task."""
+
+    key: int
+    attempt: int
+    at: int
+    kind: Kind
+    data: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended; `ledger.finish` writes it if the attempt still holds the job.
+
+    `state` is where the job goes (RETRYING and QUEUED reopen it). `started_at` is set when the
+    start was not written before. `sends` and `chords` (the next links of a chain, callbacks,
+    error callbacks) commit with it or not at all. `message`, `task`, `queue`, `priority` replace
+    the job's own when a retry or `Task.replace` changed them.
+    """
+
+    key: int
+    id: str
+    attempt: int
+    task: str
+    queue: str
+    state: State
+    at: int
+    kind: Kind
+    data: dict[str, Any] | None = None
+    started_at: int | None = None
+    result: str | None = None
+    preview: str | None = None
+    failure: Failure | None = None
+    run_at: int | None = None
+    death: bool = False
+    message: Message | None = None
+    new_task: str | None = None
+    new_queue: str | None = None
+    new_priority: int | None = None
+    sends: tuple[Submission, ...] = ()
+    chords: tuple[Chord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is: `value` of `total` (None when unknown) with a short note."""
+
+    value: float
+    total: float | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as people see it. In lists `args` and `result` are previews; `payload` says which it is."""
+
+    key: int
+    id: str
+    task: str
+    state: State
+    queue: str
+    priority: int
+    args: str
+    result: str | None
+    failure: Failure | None
+    progress: Progress | None
+    attempt: int
+    max_attempts: int | None
+    owner: str
+    tags: tuple[str, ...]
+    cost: int | None
+    created_at: int
+    run_at: int | None
+    expires_at: int | None
+    started_at: int | None
+    finished_at: int | None
+    cancel_requested_at: int | None
+    worker: str | None
+    parent: str | None
+    root: str | None
+    group: str | None
+    schedule: str | None
+    number: int
+    message: Message | None = None
+    full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a job's history, numbered from 1 within the job."""
+
+    job: str
+    number: int
+    at: int
+    kind: str
+    data: str | None  # JSON
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which jobs a list shows; empty fields do not narrow it. Times are microseconds."""
+
+    states: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
+    owners: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    q: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A Celery worker node as the ledger knows it. `online` is the keeper's judgement, not a ping."""
+
+    id: str
+    name: str
+    host: str
+    pid: int
+    queues: tuple[str, ...]
+    tasks: tuple[str, ...]
+    concurrency: int
+    pool: str
+    version: str
+    started_at: int
+    beat_at: int
+    stopped_at: int | None
+    lost_at: int | None
+    running: int = 0
+
+    @property
+    def online(self) -> bool:
+        """Whether it is neither stopped nor given up as dead."""
+        return self.stopped_at is None and self.lost_at is None
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue with its exact counts by state and the age of its oldest job that could start."""
+
+    name: str
+    paused_at: int | None
+    counts: dict[str, int] = field(default_factory=dict)
+    oldest_queued_at: int | None = None
+
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def storable(text: str, limit: int = 1_000_000) -> str:
+    """Return text that every database takes: no NUL, no lone surrogates, at most `limit` characters."""
+    text = _UNSTORABLE.sub("\ufffd", text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def preview(value: Any) -> str:
+    """Return a value as JSON of at most PREVIEW_BYTES, long parts cut and marked with an ellipsis."""
+    text = msgspec.json.encode(_shorten(value, 4)).decode()
+    if len(text.encode()) <= PREVIEW_BYTES:
+        return text
+    return msgspec.json.encode(text[: PREVIEW_BYTES // 4] + "…").decode()
+
+
+def _shorten(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= 120 else value[:119] + "…"
+    if isinstance(value, (list, tuple, dict)) and depth == 0:
+        return "…"
+    if isinstance(value, dict):
+        pairs = islice(value.items(), 20)
+        return {str(name)[:120]: _shorten(item, depth - 1) for name, item in pairs} | (
+            {"…": "…"} if len(value) > 20 else {}
+        )
+    if isinstance(value, (list, tuple)):
+        return [_shorten(item, depth - 1) for item in value[:20]] + (["…"] if len(value) > 20 else [])
+    return value
+
+
+def new_id() -> str:
+    """Return a UUIDv7 (RFC 9562): 48 bits of milliseconds, then random bits, so ids sort by age."""
+    stamp = time.time_ns() // 1_000_000
+    value = (stamp << 80) | int.from_bytes(os.urandom(10), "big")
+    value = (value & ~(0xF << 76)) | (0x7 << 76)
+    value = (value & ~(0x3 << 62)) | (0x2 << 62)
+    return str(UUID(int=value))

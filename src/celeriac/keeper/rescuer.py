@@ -1,0 +1,51 @@
+"""Takes jobs from workers that are dead, and from workers that ended with jobs in their hands.
+
+A worker is dead when this rescuer itself has read the same counter for the whole lease, over
+reads that succeeded: a database outage, a failover or a sleeping laptop kills nobody's job.
+"""
+
+import logging
+from collections.abc import Mapping
+
+from celeriac import clock
+from celeriac.keeper.leader import Leader
+from celeriac.ledger import nodes, upkeep
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+
+
+class Rescuer:
+    """The duty of rescue."""
+
+    def __init__(self, leader: Leader, lease_seconds: float) -> None:
+        self._leader = leader
+        self._lease_seconds = lease_seconds
+        self._silence: dict[str, tuple[int, float]] = {}  # worker -> its counter, and how long it has stood still
+        self._looked_at: float | None = None
+
+    def tick(self) -> float:
+        """Look once at every worker and rescue what needs it; return the seconds until the next look."""
+        ledger = self._leader.ledger
+        with ledger.reading() as connection:
+            dead = self.dead(nodes.beats(connection))
+        if dead:
+            with self._leader.transaction() as tx:
+                for name in nodes.lose(tx, dead):
+                    log.warning("Worker %s is silent for %.0f s and taken for dead.", name, self._lease_seconds)
+        while upkeep.any_orphan(ledger):
+            with self._leader.transaction() as tx:
+                log.info("Rescued %d jobs.", upkeep.rescue(tx))
+        return LOOK_SECONDS
+
+    def dead(self, counters: Mapping[str, int]) -> list[str]:
+        """Note what the workers' counters are now; return those that stood still for the whole lease."""
+        now = clock.monotonic()
+        since = 0.0 if self._looked_at is None else min(now - self._looked_at, 2 * LOOK_SECONDS)
+        before, self._looked_at = self._silence, now
+        self._silence = {}
+        for worker, counter in counters.items():
+            seen, silent = before.get(worker, (None, 0.0))
+            self._silence[worker] = counter, silent + since if counter == seen else 0.0
+        return [worker for worker, (_, silent) in self._silence.items() if silent >= self._lease_seconds]

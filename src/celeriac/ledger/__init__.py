@@ -1,0 +1,62 @@
+"""The ledger: the durable record of every job, and the only home of SQL.
+
+Writes are moves (`submit`, `claim`, `start`, `note`, `finish`, `cancel`, `reopen`): functions
+over a Transaction that take and answer many items at once, made one at a time with
+`Ledger.do` or many at a time by a `Group`. Reads are in `read`. `open_ledger` opens one
+Ledger per process and URL.
+"""
+
+import os
+import threading
+
+from celeriac.ledger import keys, mail, nodes, read, upkeep
+from celeriac.ledger.chords import open_chord
+from celeriac.ledger.claim import claim
+from celeriac.ledger.finish import finish, note, start
+from celeriac.ledger.group import Group
+from celeriac.ledger.requests import Asked, cancel, reopen
+from celeriac.ledger.store import Ledger, Move, Transaction
+from celeriac.ledger.submit import submit
+
+# The order in which a Group makes the moves of one batch: that of a job's life.
+ORDER = (
+    open_chord,
+    submit,
+    start,
+    note,
+    finish,
+    cancel,
+    reopen,
+    nodes.register,
+    nodes.beat,
+    nodes.stop,
+    mail.put,
+    claim,
+)
+
+_open: dict[str, Ledger] = {}
+_lock = threading.Lock()
+# Connections inherited by a fork must be neither used nor closed there, so they are kept, unused.
+_inherited: list[dict[str, Ledger]] = []
+
+
+def open_ledger(url: str) -> Ledger:
+    """Return this process's Ledger for a URL, opening it the first time."""
+    with _lock:
+        if url not in _open:
+            _open[url] = Ledger(url)
+        return _open[url]
+
+
+def _after_fork() -> None:
+    global _open, _lock
+    _inherited.append(_open)
+    _open, _lock = {}, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+__all__ = [
+    "ORDER", "Asked", "Group", "Ledger", "Move", "Transaction", "cancel", "claim", "finish", "keys", "mail", "nodes",
+    "note", "open_chord", "open_ledger", "read", "reopen", "start", "submit", "upkeep",
+]  # fmt: skip

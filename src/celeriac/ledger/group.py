@@ -1,0 +1,158 @@
+"""Group commit: many moves, one transaction, one fsync, one announcement.
+
+Whoever writes hands a move and its item to the Group of its process and is called back
+after the commit; submits of a web process, claims and ends of a worker all go this way.
+While one commit is under way the next batch gathers, so a lone move never waits; under
+load the batch lingers a few milliseconds. One bad item never spoils the others: a batch
+that fails for its data is bisected until the culprit stands alone.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, TypeAlias
+
+from sqlalchemy.exc import DBAPIError
+
+from celeriac.errors import CeleriacError, LedgerFull, LedgerUnavailable
+from celeriac.ledger.store import Ledger, Move
+
+log = logging.getLogger(__name__)
+
+Callback: TypeAlias = Callable[[Any], None]
+Entry: TypeAlias = tuple[Move[Any, Any], Any, Callback]
+
+LINGER_SECONDS = 0.008
+BUSY_PER_SECOND = 300
+BATCH_MAX = 1000
+
+
+class Group:
+    """A thread that commits what others hand it.
+
+    `deliver` runs the callbacks of a batch in the caller's world (an event loop, a hub); each
+    callback gets the move's answer or an exception. With `patient`, a batch that cannot be
+    written now is kept and tried again for ever: what workers report must not be lost.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        order: Sequence[Move[Any, Any]],
+        deliver: Callable[[Callable[[], None]], None] | None = None,
+        patient: bool = False,
+    ) -> None:
+        self.ledger = ledger
+        self.commits = 0
+        self.moves = 0
+        self._order = {move: rank for rank, move in enumerate(order)}
+        self._deliver = deliver or (lambda run: run())
+        self._patient = patient
+        self._entries: deque[Entry] = deque()
+        self._wake = threading.Condition()
+        self._urgent = False
+        self._stopping = False
+        self._written: deque[tuple[float, int]] = deque(maxlen=16)
+        self._thread = threading.Thread(target=self._run, name="celeriac-group", daemon=True)
+        self._thread.start()
+
+    def add(self, move: Move[Any, Any], item: Any, callback: Callback, urgent: bool = True) -> None:
+        """Hand over a move; `callback` is called once with its answer or an exception, after the commit.
+
+        Moves that are not urgent may wait a few milliseconds for company when there is much to do.
+        """
+        with self._wake:
+            if self._stopping:
+                raise LedgerUnavailable("This process is stopping and takes no more work.")
+            self._entries.append((move, item, callback))
+            self._urgent |= urgent
+            self._wake.notify()
+
+    def do(self, move: Move[Any, Any], item: Any) -> Any:
+        """Make a move and wait for its commit; return the answer or raise the error."""
+        future: Future[Any] = Future()
+
+        def settle(answer: Any) -> None:
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+        self.add(move, item, settle)
+        return future.result()
+
+    def stop(self, timeout: float = 30) -> None:
+        """Commit what is left and end the thread."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while batch := self._next_batch():
+            answers = self._write(batch)
+            self._written.append((time.monotonic(), len(batch)))
+            self._deliver(partial(_call_back, batch, answers))
+
+    def _next_batch(self) -> list[Entry]:
+        with self._wake:
+            while not self._entries and not self._stopping:
+                self._wake.wait()
+            if not self._urgent and not self._stopping and self._busy():
+                deadline = time.monotonic() + LINGER_SECONDS
+                while not self._urgent and not self._stopping and (left := deadline - time.monotonic()) > 0:
+                    self._wake.wait(left)
+            self._urgent = False
+            return [self._entries.popleft() for _ in range(min(len(self._entries), BATCH_MAX))]
+
+    def _busy(self) -> bool:
+        """Say whether moves come so fast that waiting for company pays."""
+        if not self._written:
+            return False
+        since = time.monotonic() - self._written[0][0]
+        return sum(moves for _, moves in self._written) > BUSY_PER_SECOND * max(since, 0.001)
+
+    def _write(self, batch: list[Entry]) -> list[Any]:
+        pause = 0.05
+        while True:
+            try:
+                return self._commit(batch)
+            except (LedgerUnavailable, LedgerFull) as error:
+                if not self._patient or self._stopping:
+                    return [error] * len(batch)
+                log.warning("%s Trying again in %.1f s; %d moves wait.", error, pause, len(batch))
+                time.sleep(pause)
+                pause = min(pause * 2, 2)
+            except (DBAPIError, CeleriacError, ValueError, TypeError) as error:
+                if len(batch) == 1:
+                    log.exception("A move could not be written: %s", batch[0][0].__name__)
+                    return [error]
+                middle = len(batch) // 2
+                return self._write(batch[:middle]) + self._write(batch[middle:])
+
+    def _commit(self, batch: list[Entry]) -> list[Any]:
+        """Make all moves of a batch in one transaction, kind by kind in the order of a job's life."""
+        kinds: dict[Move[Any, Any], list[int]] = {}
+        for place, (move, _, _) in enumerate(batch):
+            kinds.setdefault(move, []).append(place)
+        answers: list[Any] = [None] * len(batch)
+        with self.ledger.transaction() as transaction:
+            for move in sorted(kinds, key=self._order.__getitem__):
+                places = kinds[move]
+                for place, answer in zip(places, move(transaction, [batch[i][1] for i in places]), strict=True):
+                    answers[place] = answer
+        self.commits += 1
+        self.moves += len(batch)
+        return answers
+
+
+def _call_back(batch: list[Entry], answers: list[Any]) -> None:
+    for (_, _, callback), answer in zip(batch, answers, strict=True):
+        try:
+            callback(answer)
+        except Exception:
+            log.exception("A callback after a commit failed")

@@ -1,0 +1,101 @@
+"""Tokens and login tickets: only digests are kept, and a ticket opens the door once.
+
+`web/auth.py` asks here who a secret belongs to; `cli/token.py` makes and revokes tokens.
+"""
+
+from dataclasses import dataclass
+
+from celeriac import clock
+from celeriac.access.principals import PERMISSIONS, Principal, Role
+from celeriac.access.tokens import digest, new_secret
+from celeriac.jobs import new_id
+from celeriac.ledger.sql import Sql
+from celeriac.ledger.store import Ledger
+
+_INSERT = Sql(
+    "INSERT INTO tokens (id, name, digest, owner, role, created_at, expires_at)"
+    " VALUES (:id, :name, :digest, :owner, :role, :now, :expires_at)"
+)
+_FIND = Sql(
+    "SELECT owner, role FROM tokens WHERE digest = :digest AND revoked_at IS NULL"
+    " AND (expires_at IS NULL OR expires_at > :now)"
+)
+_ALL = Sql(
+    "SELECT id, name, owner, role, created_at, expires_at, revoked_at FROM tokens ORDER BY created_at DESC LIMIT 500"
+)
+_REVOKE = Sql("UPDATE tokens SET revoked_at = :now WHERE (id = :id OR name = :id) AND revoked_at IS NULL")
+_INSERT_TICKET = Sql(
+    "INSERT INTO tickets (digest, owner, role, expires_at) VALUES (:digest, :owner, :role, :expires_at)"
+)
+_USE_TICKET = Sql("DELETE FROM tickets WHERE digest = :digest AND expires_at > :now RETURNING owner, role")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What is known of a token; its secret is shown once, when it is made."""
+
+    id: str
+    name: str
+    owner: str
+    role: Role
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
+
+
+def create_token(ledger: Ledger, name: str, owner: str, role: Role, expires_at: int | None = None) -> str:
+    """Make a token and return its secret, which cannot be read again."""
+    secret = new_secret()
+    remember_token(ledger, secret, name, owner, role, expires_at)
+    return secret
+
+
+def remember_token(
+    ledger: Ledger, secret: str, name: str, owner: str, role: Role, expires_at: int | None = None
+) -> None:
+    """Enter a token whose secret exists already (the one in the home folder)."""
+    with ledger.transaction() as tx:
+        if tx.run(_FIND, digest=digest(secret), now=clock.micros()).first() is None:
+            tx.run(
+                _INSERT, id=new_id(), name=name, digest=digest(secret), owner=owner, role=role, now=clock.micros(),
+                expires_at=expires_at,
+            )  # fmt: skip
+
+
+def all_tokens(ledger: Ledger) -> list[Token]:
+    """Return the newest 500 tokens, revoked ones included."""
+    with ledger.reading() as connection:
+        return [
+            Token(row.id, row.name, row.owner, Role(row.role), row.created_at, row.expires_at, row.revoked_at)
+            for row in connection.execute(_ALL.on(ledger.dialect))
+        ]
+
+
+def revoke_token(ledger: Ledger, id: str) -> int:
+    """Revoke the tokens with this id or name; return how many."""
+    with ledger.transaction() as tx:
+        return tx.run(_REVOKE, id=id, now=clock.micros()).rowcount
+
+
+def principal_of(ledger: Ledger, secret: str) -> Principal | None:
+    """Return whose token this is, or None when it is unknown, expired or revoked."""
+    parameters = {"digest": digest(secret), "now": clock.micros()}
+    with ledger.reading() as connection:
+        row = connection.execute(_FIND.on(ledger.dialect), parameters).first()
+    return None if row is None else Principal(row.owner, PERMISSIONS[Role(row.role)])
+
+
+def create_ticket(ledger: Ledger, owner: str, role: Role, seconds: float = 600) -> str:
+    """Make a ticket that logs a browser in once within so many seconds; return its secret."""
+    secret = new_secret()
+    with ledger.transaction() as tx:
+        expires_at = clock.micros() + int(seconds * 1_000_000)
+        tx.run(_INSERT_TICKET, digest=digest(secret), owner=owner, role=role, expires_at=expires_at)
+    return secret
+
+
+def use_ticket(ledger: Ledger, secret: str) -> tuple[str, Role] | None:
+    """Use up a ticket; return owner and role, or None when it is unknown, old or used."""
+    with ledger.transaction() as tx:
+        row = tx.run(_USE_TICKET, digest=digest(secret), now=clock.micros()).first()
+    return None if row is None else (row.owner, Role(row.role))

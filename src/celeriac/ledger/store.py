@@ -1,0 +1,263 @@
+"""The database under the ledger: engines, transactions, and what differs between SQLite and Postgres.
+
+One Ledger per process and URL. Moves run in a Transaction, which gathers the events, the
+count deltas and the announcements of all moves in it and writes each kind with one
+statement before it commits. A writer on SQLite takes a turn first (see `_Turn`), so that
+"database is locked" reaches nobody. Next: group.py, which puts many moves into one transaction.
+"""
+
+import errno
+import fcntl
+import os
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+from sqlalchemy import Connection, CursorResult, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from celeriac.errors import LedgerFull, LedgerUnavailable
+from celeriac.jobs import Kind
+from celeriac.ledger.sql import Sql, as_json
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+# A move takes many items at once and answers each, in order, with a value or the error that befell it.
+Move: TypeAlias = Callable[["Transaction", Sequence[Item]], list[Answer | Exception]]
+
+_INSERT_EVENTS = Sql(
+    "INSERT INTO events (job, number, at, kind, data)"
+    " SELECT v.job, v.number, v.at, v.kind, v.data FROM {rows} WHERE true",
+    job="int", number="int", at="int", kind="text", data="text",
+)  # fmt: skip
+_INSERT_DELTAS = Sql(
+    "INSERT INTO count_deltas (state, queue, task, jobs)"
+    " SELECT v.state, v.queue, v.task, v.jobs FROM {rows} WHERE true",
+    state="text", queue="text", task="text", jobs="int",
+)  # fmt: skip
+
+
+class Transaction:
+    """One write transaction: run statements, tell what happened, and it is written and announced as a whole."""
+
+    def __init__(self, connection: Connection, max_deaths: int = 3) -> None:
+        self.connection = connection
+        self.dialect = connection.dialect.name
+        self.wakes: set[str] = set()  # queues that got work
+        self.ends: dict[str, int] = {}  # job id -> number of its final event
+        self.steps: dict[str, int] = {}  # job id -> number of its newest event
+        self.cancels: set[str] = set()  # workers with a job to cancel
+        self.max_deaths = max_deaths
+        self.due_at: int | None = None  # the earliest moment that a job now waits for
+        self.durable = False  # whether somebody is told that this is safe
+        self._events: list[dict[str, Any]] = []
+        self._deltas: Counter[tuple[str, str, str]] = Counter()
+
+    def run(self, statement: Sql, /, **parameters: Any) -> CursorResult[Any]:
+        """Execute a statement. A list given as `rows` or `each` is passed as JSON."""
+        for name in ("rows", "each"):
+            if name in parameters and not isinstance(parameters[name], str):
+                parameters[name] = as_json(parameters[name])
+        return self.connection.execute(statement.on(self.dialect), parameters)
+
+    def record(self, job: int, number: int, at: int, kind: Kind, data: dict[str, Any] | None = None) -> None:
+        """Append an event to a job's history."""
+        text = None if data is None else as_json(data)
+        self._events.append({"job": job, "number": number, "at": at, "kind": kind, "data": text})
+
+    def count(self, state: str, queue: str, task: str, jobs: int) -> None:
+        """Note that so many more (or fewer) jobs are in this state."""
+        self._deltas[state, queue, task] += jobs
+
+    def wait_until(self, at: int | None) -> None:
+        """Note that a job now waits for this moment, so that the keeper looks up in time."""
+        if at is not None and (self.due_at is None or at < self.due_at):
+            self.due_at = at
+
+    def flush(self) -> None:
+        """Write the gathered events and count deltas."""
+        if self._events:
+            self.run(_INSERT_EVENTS, rows=self._events)
+        deltas = [
+            {"state": state, "queue": queue, "task": task, "jobs": jobs}
+            for (state, queue, task), jobs in self._deltas.items()
+            if jobs
+        ]
+        if deltas:
+            self.run(_INSERT_DELTAS, rows=deltas)
+        self._events.clear()
+        self._deltas.clear()
+
+
+class _Turn:
+    """Whose turn it is to write: one thread of one process at a time.
+
+    SQLite's own busy handler sleeps and may starve a writer for seconds (measured: 1,900 ms at
+    four busy writers; with this lock 36 ms, docs/decisions/0001-ledger-schema.md). A POSIX lock
+    wakes its waiters at once and dies with its process; it is not inherited by forks.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._thread = threading.Lock()
+        self._path = path
+        self._file: int | None = None
+
+    def __enter__(self) -> None:
+        self._thread.acquire()
+        if self._path is not None:
+            try:
+                if self._file is None:
+                    self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                fcntl.lockf(self._file, fcntl.LOCK_EX)
+            except BaseException:
+                self._thread.release()
+                raise
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            fcntl.lockf(self._file, fcntl.LOCK_UN)
+        self._thread.release()
+
+
+class Ledger:
+    """The durable record. Safe to share between threads; not between processes, see `ledger.open`."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.max_deaths = 3
+        self.wired = False  # whether commits are announced
+        self.announce: Callable[[Transaction], None] = lambda transaction: None
+        self._writer, self._reader = _engines(url)
+        self.dialect = self._writer.dialect.name
+        path = self._writer.url.database
+        self._turn = _Turn(Path(f"{path}.lock") if self.dialect == "sqlite" and path else None)
+        self._connection: Connection | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Run a write transaction: commits at the end, then announces; rolls back on any error.
+
+        Raises:
+            LedgerFull, LedgerUnavailable: nothing was written.
+        """
+        with self._turn, _translated():
+            connection = self._write_connection()
+            try:
+                with connection.begin():
+                    transaction = Transaction(connection, self.max_deaths)
+                    yield transaction
+                    transaction.flush()
+                    if self.dialect == "sqlite":
+                        _failpoint("before-commit")
+            except DBAPIError as error:
+                if error.connection_invalidated or self.dialect != "sqlite":
+                    self._drop_connection()
+                raise
+            if self.dialect != "sqlite":
+                self._drop_connection()
+        _failpoint("after-commit")
+        self.announce(transaction)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Give a connection for reading; readers never wait for writers."""
+        with _translated(), self._reader.connect() as connection:
+            yield connection
+
+    def do(self, move: Move[Item, Answer], item: Item) -> Answer:
+        """Make one move in a transaction of its own and return its answer (or raise its error)."""
+        with self.transaction() as transaction:
+            [answer] = move(transaction, [item])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def checkpoint(self) -> None:
+        """Fold SQLite's write-ahead log into the file; writers go on meanwhile."""
+        if self.dialect == "sqlite":
+            connection = self._reader.raw_connection()
+            try:
+                connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
+            finally:
+                connection.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        with self._turn:
+            self._drop_connection()
+            self._writer.dispose()
+            self._reader.dispose()
+
+    def _write_connection(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._writer.connect()
+        return self._connection
+
+    def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def _engines(url: str) -> tuple[Engine, Engine]:
+    if not url.startswith("sqlite"):
+        engine = create_engine(url, pool_size=8, pool_pre_ping=True)
+        return engine, engine
+    # autocommit=None and isolation_level=None: SQLAlchemy's BEGIN below is the only one.
+    arguments = {"check_same_thread": False, "timeout": 30, "isolation_level": None}
+    writer = create_engine(url, poolclass=NullPool, connect_args=arguments)
+    reader = create_engine(url, poolclass=QueuePool, pool_size=8, max_overflow=24, connect_args=arguments)
+    for engine, begin in ((writer, "BEGIN IMMEDIATE"), (reader, "BEGIN")):
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_with(begin))
+    return writer, reader
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA wal_autocheckpoint = 4000")
+    connection.execute("PRAGMA cache_size = -16000")
+
+
+def _begin_with(statement: str) -> Callable[[Connection], None]:
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(statement)
+
+    return begin
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise _meaning(error) from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise LedgerFull("The disk under the ledger is full. Free some space; nothing was accepted.") from error
+        raise
+
+
+def _meaning(error: DBAPIError) -> Exception:
+    """Return what a driver's error means to a caller; faults in the data or in us stay as they are."""
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    primary = code & 0xFF if code is not None else None
+    if primary == sqlite3.SQLITE_FULL or "No space left" in str(error.orig):
+        return LedgerFull("The disk under the ledger is full. Free some space; nothing was accepted.")
+    unavailable = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
+                   sqlite3.SQLITE_CANTOPEN)  # fmt: skip
+    if primary in unavailable or error.connection_invalidated:
+        return LedgerUnavailable(f"The ledger cannot be used now: {error.orig}. Nothing was accepted; try again.")
+    return error
+
+
+def _failpoint(name: str) -> None:
+    """Die here if CELERIAC_FAILPOINT says so: how the tests kill a process between two steps."""
+    if os.environ.get("CELERIAC_FAILPOINT") == name:
+        os.kill(os.getpid(), 9)

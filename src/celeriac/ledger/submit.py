@@ -1,0 +1,204 @@
+"""Submit: a Submission becomes a row, its payload and its first event, all or nothing.
+
+Every way in ends here: HTTP, `.delay()` anywhere, the next link of a chain, the body of a
+chord, a message of a stranger. Next: claim.py, where a worker takes the job.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from celeriac import clock
+from celeriac.errors import IdempotencyMismatch, JobExists
+from celeriac.jobs import Kind, Receipt, Submission
+from celeriac.ledger.sql import Sql, as_json
+from celeriac.ledger.store import Transaction
+from celeriac.states import State
+
+_KNOWN_KEYS = Sql(
+    "SELECT k.owner, k.key, k.fingerprint, k.job, j.key AS job_key, j.state, j.created_at"
+    " FROM idempotency AS k JOIN {rows} ON k.owner = v.owner AND k.key = v.key JOIN jobs AS j ON j.id = k.job",
+    owner="text", key="text",
+)  # fmt: skip
+_REMEMBER_KEYS = Sql(
+    "INSERT INTO idempotency (owner, key, fingerprint, job, created_at)"
+    " SELECT v.owner, v.key, v.fingerprint, v.job, v.created_at FROM {rows} WHERE true ON CONFLICT DO NOTHING",
+    owner="text", key="text", fingerprint="text", job="text", created_at="int",
+)  # fmt: skip
+_COLUMNS = {
+    "id": "text", "task": "text", "state": "text", "queue": "text", "priority": "int", "owner": "text",
+    "cost": "int", "max_attempts": "int", "rerun": "int", "number": "int", "args": "text", "tags": "text",
+    "created_at": "int", "run_at": "int", "expires_at": "int", "finished_at": "int", "parent": "text",
+    "root": "text", "group_id": "text", "group_index": "int", "chord": "text", "schedule": "text",
+    "error_code": "text", "error_type": "text", "error_message": "text",
+}  # fmt: skip
+_INSERT_JOBS = Sql(
+    f"INSERT INTO jobs ({', '.join(_COLUMNS)}) SELECT {', '.join('v.' + name for name in _COLUMNS)}"
+    " FROM {rows} WHERE true ON CONFLICT (id) DO NOTHING RETURNING key, id",
+    **_COLUMNS,
+)
+_INSERT_PAYLOADS = Sql(
+    "INSERT INTO payloads (job, headers, properties, body, traceback, exception)"
+    " SELECT v.job, v.headers, v.properties, v.body, v.traceback, v.exception FROM {rows} WHERE true",
+    job="int", headers="text", properties="text", body="text", traceback="text", exception="text",
+)  # fmt: skip
+_INSERT_TAGS = Sql(
+    "INSERT INTO tags (tag, job) SELECT v.tag, v.job FROM {rows} WHERE true ON CONFLICT DO NOTHING",
+    tag="text", job="int",
+)  # fmt: skip
+
+
+def submit(tx: Transaction, submissions: Sequence[Submission]) -> list[Receipt | Exception]:
+    """Accept jobs. Answers a Receipt for each, or JobExists or IdempotencyMismatch.
+
+    A known Idempotency-Key of the same owner with the same fingerprint answers the first job
+    again (`replayed`); the same holds within one batch.
+    """
+    answers: list[Receipt | Exception | None] = [None] * len(submissions)
+    keyed = _replay(tx, submissions, answers)
+    fresh = [place for place, answer in enumerate(answers) if answer is None]
+    receipts = _insert(tx, [submissions[place] for place in fresh])
+    for place, receipt in zip(fresh, receipts, strict=True):
+        answers[place] = receipt
+    for place, first in keyed.items():
+        answers[place] = _replayed(submissions[place], submissions[first], answers[first])
+    tx.durable = True
+    return [answer for answer in answers if answer is not None]
+
+
+def _replay(
+    tx: Transaction, submissions: Sequence[Submission], answers: list[Receipt | Exception | None]
+) -> dict[int, int]:
+    """Answer the submissions whose Idempotency-Key is known; return those that repeat one of this batch."""
+    firsts: dict[tuple[str, str], int] = {}
+    repeats: dict[int, int] = {}
+    for place, submission in enumerate(submissions):
+        if submission.idempotency_key is not None:
+            first = firsts.setdefault((submission.owner, submission.idempotency_key), place)
+            if first != place:
+                repeats[place] = first
+    if not firsts:
+        return repeats
+    rows = [{"owner": owner, "key": key} for owner, key in firsts]
+    for row in tx.run(_KNOWN_KEYS, rows=rows):
+        place = firsts[row.owner, row.key]
+        if row.fingerprint == submissions[place].fingerprint:
+            answers[place] = Receipt(row.job, row.job_key, State(row.state), row.created_at, replayed=True)
+        else:
+            answers[place] = IdempotencyMismatch(row.key)
+    for place, first in repeats.items():
+        answers[place] = answers[first]
+        if answers[place] is None:
+            answers[place] = JobExists("pending")  # replaced once the first of them is in
+    return repeats
+
+
+def _replayed(again: Submission, first: Submission, answer: Receipt | Exception | None) -> Receipt | Exception:
+    if again.fingerprint != first.fingerprint:
+        return IdempotencyMismatch(again.idempotency_key or "")
+    if isinstance(answer, Receipt):
+        return Receipt(answer.id, answer.key, answer.state, answer.created_at, replayed=True)
+    return answer or JobExists(first.id)
+
+
+def _insert(tx: Transaction, submissions: Sequence[Submission]) -> list[Receipt | Exception]:
+    if not submissions:
+        return []
+    now = clock.micros()
+    rows, payloads = [], []
+    for submission in submissions:
+        row = _row(submission, now)
+        rows.append(row)
+    keys: dict[str, int] = {row.id: row.key for row in tx.run(_INSERT_JOBS, rows=rows)}
+    tags, remembered = [], []
+    answers: list[Receipt | Exception] = []
+    taken = set()
+    for submission, row in zip(submissions, rows, strict=True):
+        key = keys.get(submission.id)
+        if key is None or submission.id in taken:
+            answers.append(
+                Receipt(submission.id, 0, State(row["state"]), now)
+                if submission.existing_ok
+                else JobExists(submission.id)
+            )
+            continue
+        taken.add(submission.id)
+        answers.append(Receipt(submission.id, key, State(row["state"]), now))
+        payloads.append(_payload(key, submission))
+        tags += [{"tag": tag, "job": key} for tag in submission.tags]
+        if submission.idempotency_key is not None:
+            remembered.append(
+                {"owner": submission.owner, "key": submission.idempotency_key, "fingerprint": submission.fingerprint,
+                 "job": submission.id, "created_at": now}
+            )  # fmt: skip
+        _tell(tx, key, submission, row, now)
+    if payloads:
+        tx.run(_INSERT_PAYLOADS, rows=payloads)
+    if tags:
+        tx.run(_INSERT_TAGS, rows=tags)
+    if remembered:
+        tx.run(_REMEMBER_KEYS, rows=remembered)
+    return answers
+
+
+def _row(submission: Submission, now: int) -> dict[str, Any]:
+    failure = submission.failure
+    if failure is not None:
+        state = State.FAILED
+    elif submission.run_at is not None and submission.run_at > now:
+        state = State.SCHEDULED
+    else:
+        state = State.QUEUED
+    return {
+        "id": submission.id,
+        "task": submission.task,
+        "state": state,
+        "queue": submission.queue,
+        "priority": submission.priority,
+        "owner": submission.owner,
+        "cost": submission.cost,
+        "max_attempts": submission.max_attempts,
+        "rerun": int(submission.rerun),
+        "number": 2 if failure else 1,
+        "args": submission.args,
+        "tags": as_json(submission.tags) if submission.tags else None,
+        "created_at": now,
+        "run_at": submission.run_at,
+        "expires_at": submission.expires_at,
+        "finished_at": now if failure else None,
+        "parent": submission.parent,
+        "root": submission.root,
+        "group_id": submission.group,
+        "group_index": submission.group_index,
+        "chord": submission.chord,
+        "schedule": submission.schedule,
+        "error_code": failure and failure.code,
+        "error_type": failure and failure.type,
+        "error_message": failure and failure.message,
+    }
+
+
+def _payload(key: int, submission: Submission) -> dict[str, Any]:
+    message, failure = submission.message, submission.failure
+    return {
+        "job": key,
+        "headers": message.headers,
+        "properties": message.properties,
+        "body": message.body,
+        "traceback": failure and failure.traceback,
+        "exception": failure and failure.celery,
+    }
+
+
+def _tell(tx: Transaction, key: int, submission: Submission, row: dict[str, Any], now: int) -> None:
+    state = row["state"]
+    tx.count(state, submission.queue, submission.task, 1)
+    tx.record(key, 1, now, Kind.SUBMITTED)
+    if state is State.FAILED and submission.failure:
+        tx.record(key, 2, now, Kind.FAILED, {"code": submission.failure.code})
+        tx.ends[submission.id] = 2
+    elif state is State.SCHEDULED:
+        tx.wait_until(submission.run_at)
+    else:
+        tx.wakes.add(submission.queue)
+    if submission.expires_at is not None and submission.failure is None:
+        tx.wait_until(submission.expires_at)

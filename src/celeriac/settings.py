@@ -1,0 +1,130 @@
+"""One frozen Settings: every knob, from `CELERIAC_*` variables or `celeriac.toml`.
+
+The environment wins over the file, a command's own flags win over both. A wrong value
+stops the process with a sentence that names the variable. `docs/settings.md` lists them
+all, and a test fails when one is missing there.
+"""
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from celeriac.errors import CannotStart
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Settings(BaseSettings):
+    """What one instance is told; relative paths count from the working directory."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CELERIAC_", toml_file="celeriac.toml", frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    host: str = Field("127.0.0.1", description="Address the web process listens on.")
+    port: int = Field(8787, ge=0, le=65535, description="Port the web process listens on; 0 picks a free one.")
+    home: Path = Field(Path(".celeriac"), description="Folder of the embedded shape: database, token, sockets, logs.")
+    database_url: str = Field("", description="SQLAlchemy URL of the ledger; empty means SQLite in the home folder.")
+    broker_url: str = Field("", description="URL of RabbitMQ or Redis; empty means the ledger itself is the queue.")
+    files_url: str = Field("", description="Where result files go; empty means a folder in the home folder.")
+    app: str = Field("", description="The Celery app to serve, as `module:attribute`.")
+    secret_key: str = Field("", description="Key that signs session cookies; empty means one generated in the home.")
+    allowed_hosts: list[str] = Field(
+        default_factory=list, description="Host names the server answers to beside loopback names, as a JSON list."
+    )
+    max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="Largest request body, in bytes.")
+    session_hours: float = Field(12, gt=0, description="How long a login in the browser lasts, in hours.")
+    beat_seconds: float = Field(2, gt=0, description="How often a worker and a keeper raise their counters.")
+    lease_seconds: float = Field(10, gt=0, description="A worker whose counter stood still this long is dead.")
+    leader_seconds: float = Field(
+        6, gt=0, description="A leading keeper whose counter stood still this long is replaced."
+    )
+    max_deaths: int = Field(3, ge=1, description="A job that lost this many workers while running is quarantined.")
+    cancel_grace_seconds: float = Field(3, gt=0, description="Time a cancelled task gets at each step of the ladder.")
+    shutdown_seconds: float = Field(30, gt=0, description="Time running jobs get to end when a worker is told to stop.")
+    job_days: float = Field(30, gt=0, description="Jobs that ended this many days ago are pruned.")
+    event_days: float = Field(7, gt=0, description="Events of jobs that ended this many days ago are pruned.")
+    log_level: str = Field("INFO", description="How much the processes log: DEBUG, INFO, WARNING, ERROR.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read flags first, then the environment, then `celeriac.toml`."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @cached_property
+    def ledger_url(self) -> str:
+        """The SQLAlchemy URL of the ledger, with the SQLite default filled in."""
+        return self.database_url or f"sqlite:///{self.home.absolute() / 'ledger.db'}"
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the ledger itself is the queue."""
+        return not self.broker_url
+
+    @property
+    def token_path(self) -> Path:
+        """Where `dev` and `demo` write their token (mode 0600)."""
+        return self.home / "token"
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that make a child process read these same settings."""
+        values = {f"CELERIAC_{name.upper()}": value for name, value in self.model_dump(mode="json").items()}
+        return {name: _as_text(value) for name, value in values.items() if value not in ("", None)}
+
+
+def load(**flags: Any) -> Settings:
+    """Return the settings; flags that are None count as not given.
+
+    Raises:
+        CannotStart: with one line per wrong value, naming the variable.
+    """
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        lines = [
+            f"CELERIAC_{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
+            for fault in error.errors()
+        ]
+        raise CannotStart("Wrong settings. " + "; ".join(lines)) from None
+
+
+def prepare_home(home: Path) -> Path:
+    """Make the home folder if needed, closed to others (0700), and return it.
+
+    Raises:
+        CannotStart: when it cannot be made or written.
+    """
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if home.is_symlink():
+            raise CannotStart(f"{home} is a symbolic link. Point CELERIAC_HOME at a real folder.")
+        home.chmod(0o700)
+    except OSError as error:
+        raise CannotStart(
+            f"The folder {home} cannot be used: {error.strerror}. Make it writable, or set CELERIAC_HOME to another."
+        ) from None
+    if not os.access(home, os.W_OK | os.X_OK):
+        raise CannotStart(f"The folder {home} is not writable. Make it writable, or set CELERIAC_HOME to another.")
+    return home
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, list):
+        return "[" + ",".join(f'"{item}"' for item in value) + "]"
+    return str(value)

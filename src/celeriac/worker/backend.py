@@ -1,0 +1,239 @@
+"""Celery's result backend on the ledger: reads for everybody, notes for a running attempt.
+
+The only place where the ledger's states wear Celery's names. `AsyncResult.get()` is woken by
+announcements. Inside an attempt `store_result` writes nothing: it notes the result in the
+attempt's box (`capture`), and the main process commits it with the outcome.
+"""
+
+import select
+import threading
+from dataclasses import replace
+from typing import Any
+
+import kombu.utils.json
+from celery import states as celery_states
+from celery.backends.asynchronous import AsyncBackendMixin, BaseResultConsumer
+from celery.backends.base import BaseBackend
+from celery.exceptions import TaskRevokedError
+from kombu.exceptions import EncodeError
+
+from celeriac.access import SYSTEM
+from celeriac.app import capture, capturing
+from celeriac.broker import Listener
+from celeriac.broker.announcements import Ear
+from celeriac.errors import JobNotFound
+from celeriac.jobs import (
+    CHORD_RESULTS,
+    Chord,
+    ErrorCode,
+    Failure,
+    Job,
+    Message,
+    Submission,
+    preview,
+    storable,
+)
+from celeriac.ledger import open_chord, read
+from celeriac.ledger.sql import as_json
+from celeriac.states import State
+from celeriac.worker.capture import Box, failure_of
+
+CELERY_STATES = {
+    State.SCHEDULED: celery_states.PENDING,
+    State.QUEUED: celery_states.PENDING,
+    State.RUNNING: celery_states.STARTED,
+    State.RETRYING: celery_states.RETRY,
+    State.SUCCEEDED: celery_states.SUCCESS,
+    State.FAILED: celery_states.FAILURE,
+    State.CANCELLED: celery_states.REVOKED,
+}
+
+
+class LedgerBackend(AsyncBackendMixin, BaseBackend):
+    """`result_backend` of a Celeriac app."""
+
+    persistent = True
+    supports_autoexpire = True
+    supports_native_join = False
+
+    def __init__(self, app: Any, **kwargs: Any) -> None:
+        super().__init__(app, **kwargs)
+        self.result_consumer = ResultConsumer(
+            self, self.app, self.accept, self._pending_results, self._pending_messages
+        )
+
+    def as_uri(self, include_password: bool = False) -> str:
+        """Return what `celery report` shows."""
+        return "celeriac://"
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Prepare nothing: waiting starts when somebody waits."""
+
+    def encode_result_text(self, result: Any) -> str:
+        """Return a result as the JSON text that is stored. Raises EncodeError if it is not JSON."""
+        try:
+            return storable_json(
+                kombu.utils.json.dumps(self.prepare_value(result), allow_nan=False, ensure_ascii=False)
+            )
+        except (TypeError, ValueError, RecursionError) as error:
+            raise EncodeError(f"the result is not JSON: {error}") from error
+
+    def _store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
+    ) -> Any:
+        return result  # never reached: `store_result` below does not call it
+
+    def store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
+    ) -> Any:
+        """Note a result in the box of the running attempt; outside one, do nothing."""
+        box = capture.get()
+        if box is None:
+            return result
+        if task_id != box.job:
+            if state in celery_states.EXCEPTION_STATES:
+                box.sends.append(self._never_run(task_id, result, request))
+        elif isinstance(box, Box):
+            if state == celery_states.SUCCESS:
+                box.result = self.encode_result_text(result)
+            elif state in celery_states.EXCEPTION_STATES and isinstance(result, BaseException):
+                box.failure = failure_of(result, traceback, self._exception_text(result))
+        return result
+
+    def mark_as_failure(self, task_id: str, exc: Any, *args: Any, **kwargs: Any) -> None:
+        """Note a failure, and capture the error callbacks and the links that can no longer run."""
+        with capturing():
+            super().mark_as_failure(task_id, exc, *args, **kwargs)
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
+        """Count nothing: the ledger counts a chord's parts where their outcomes commit."""
+
+    def apply_chord(self, header_result_args: Any, body: Any, **kwargs: Any) -> None:
+        """Keep the body's messages, with a mark where the results will go."""
+        self.ensure_chords_allowed()
+        with capturing(job="") as box:
+            body.apply_async((CHORD_RESULTS,))
+        bodies = tuple(replace(item, existing_ok=True) for item in box.sends)
+        self._open(Chord(header_result_args[0], body=bodies, chords=tuple(box.chords)))
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        """Note how many members must succeed."""
+        self._open(Chord(group_id, size=chord_size))
+
+    def _open(self, chord: Chord) -> None:
+        box = capture.get()
+        if box is not None and box.open:
+            box.chords.append(chord)
+        else:
+            self.app.ledger.do(open_chord, chord)
+
+    def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
+        try:
+            job = read.job(self.app.ledger, SYSTEM, task_id)
+        except JobNotFound:
+            return {"status": celery_states.PENDING, "result": None, "task_id": task_id}
+        return self._meta(job)
+
+    def _meta(self, job: Job) -> dict[str, Any]:
+        meta: dict[str, Any] = {
+            "status": CELERY_STATES[job.state], "result": None, "task_id": job.id, "children": [], "traceback": None,
+            "name": job.task, "queue": job.queue,
+        }  # fmt: skip
+        if job.state is State.SUCCEEDED and job.result is not None:
+            meta["result"] = self.decode(job.result)
+        elif job.state is State.CANCELLED:
+            meta["result"] = TaskRevokedError("expired" if job.failure else "revoked")
+        elif job.failure is not None and meta["status"] in celery_states.EXCEPTION_STATES:
+            meta["traceback"] = job.failure.traceback
+            text = job.failure.celery
+            meta["result"] = self.exception_to_python(self.decode(text) if text else _as_celery(job.failure))
+        return meta
+
+    def _exception_text(self, error: BaseException) -> str | None:
+        try:
+            text: str = kombu.utils.json.dumps(self.prepare_exception(error), ensure_ascii=False)
+            return storable_json(text)
+        except Exception:
+            return None
+
+    def _never_run(self, task_id: str, error: Any, request: Any) -> Submission:
+        """Return a job that is recorded as failed because the link before it failed."""
+        task = getattr(request, "task", None) or "unknown"
+        keywords = dict(getattr(request, "kwargs", None) or {})
+        headers = {"task": task, "id": task_id, "retries": 0}
+        failure = failure_of(error, None, self._exception_text(error))
+        return Submission(
+            id=task_id, task=task, queue=self.app.conf.task_default_queue, owner=SYSTEM.owner,
+            message=Message(as_json(headers), "{}", as_json([[], keywords, {}])), args=preview(keywords),
+            chord=getattr(request, "group", None) if getattr(request, "chord", None) else None,
+            group=getattr(request, "group", None), group_index=getattr(request, "group_index", None),
+            failure=Failure(ErrorCode.UPSTREAM, failure.type, failure.message, None, failure.celery), existing_ok=True,
+        )  # fmt: skip
+
+    def __reduce__(self, args: Any = (), kwargs: Any = None) -> Any:
+        return super().__reduce__(args, {**(kwargs or {})})
+
+
+class ResultConsumer(BaseResultConsumer):
+    """Waits for announcements of ended jobs, and looks at the ledger in case one was lost."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._listener: Listener | None = None
+        self._lock = threading.Lock()
+
+    def start(self, initial_task_id: str, **kwargs: Any) -> None:
+        """Open the ear."""
+        self.consume_from(initial_task_id)
+
+    def consume_from(self, task_id: str) -> None:
+        """Open the ear before the first look, so that nothing falls between the two."""
+        with self._lock:
+            if self._listener is None:
+                self._listener = Listener(self.app.settings.ledger_url, Ear.HUB)
+
+    def cancel_for(self, task_id: str) -> None:
+        """Forget nothing: there is one ear for all results."""
+
+    def stop(self) -> None:
+        """Close the ear."""
+        with self._lock:
+            if self._listener is not None:
+                self._listener.close()
+                self._listener = None
+
+    def on_after_fork(self) -> None:
+        """Open an ear of its own in the child."""
+        self._listener, self._lock = None, threading.Lock()
+
+    def on_wait_for_pending(self, result: Any, timeout: float | None = None, **kwargs: Any) -> None:
+        """Look once before waiting: the job may have ended already."""
+        self.consume_from("")
+        for meta in result._iter_meta(**kwargs):
+            if meta is not None and meta["status"] in celery_states.READY_STATES:
+                self.on_state_change(meta, None)
+
+    def drain_events(self, timeout: float | None = None) -> None:
+        """Wait for an announcement, at most a second, then settle every pending result that has ended."""
+        self.consume_from("")
+        listener = self._listener
+        if listener is None:
+            raise TimeoutError
+        heard = select.select([listener], [], [], min(timeout or 1.0, 1.0))[0]
+        ended = {id for news in listener.receive() for id in news.ends} if heard else None
+        pending = {id for waiting in self._pending_results for id in list(waiting)}
+        for id in pending if ended is None else pending & ended:
+            meta = self.backend._get_task_meta_for(id)
+            if meta["status"] in celery_states.READY_STATES:
+                self.on_state_change(meta, None)
+        if not heard:
+            raise TimeoutError
+
+
+def storable_json(text: str) -> str:
+    """Return JSON text without lone surrogates; NUL is an escape inside JSON and stays."""
+    return storable(text, len(text) + 1)
+
+
+def _as_celery(failure: Failure) -> dict[str, Any]:
+    return {"exc_type": failure.type or "Exception", "exc_message": [failure.message], "exc_module": None}
