@@ -78,7 +78,15 @@ class Celeriac(celery.Celery):
         # A class attribute that is a plain function would become a method of the task.
         if callable(options.get("cost")):
             options["cost"] = staticmethod(options["cost"])
-        return super()._task_from_fun(fun, *args, **options)
+        # Celery 5.7 warns of these two as class attributes. The queue is ours to route by (costs.py),
+        # the priority is set once the task is bound.
+        if "queue" in options:
+            options["own_queue"] = options.pop("queue")
+        priority = options.pop("priority", None)
+        task = super()._task_from_fun(fun, *args, **options)
+        if priority is not None:
+            type(task).priority = priority
+        return task
 
 
 def load_app(name: str) -> Celeriac:

@@ -19,6 +19,7 @@ from kombu.serialization import dumps
 
 from celeriac import clock
 from celeriac.access import SYSTEM
+from celeriac.app import costs
 from celeriac.errors import CeleriacError
 from celeriac.jobs import Chord, Message, Submission, preview
 from celeriac.ledger import submit
@@ -99,6 +100,11 @@ class LedgerAMQP(AMQP):
         )  # fmt: skip
         return _submission(self.app, headers, properties, body, queue)
 
+    @property
+    def routes(self) -> list[Any]:
+        """Celery's routes, after the way a task's cost leads."""
+        return [costs.route, *super().routes]
+
     def _queue_name(self, options: dict[str, Any]) -> str:
         queue = options.get("queue")
         if queue is None:
@@ -126,6 +132,7 @@ def _submission(app: Any, headers: dict[str, Any], properties: dict[str, Any], b
         message=Message(as_json({**headers, "eta": None, "expires": None}), as_json(properties), _text(data)),
         args=preview(arguments_by_name(task, arguments, keywords)),
         priority=int(properties.get("priority") or 0),
+        cost=costs.as_column(costs.cost_of(task, arguments, keywords)),
         run_at=_stamp(eta),
         expires_at=_stamp(expires),
         max_attempts=getattr(task, "max_attempts", None),

@@ -7,10 +7,8 @@ Called by `web/api`; needs no worker and no broker.
 
 import inspect
 import json
-import math
 import os
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, get_type_hints
@@ -20,11 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError
 
 from celeriac.app.application import Celeriac
+from celeriac.app.costs import as_column, cost_of, queue_for
 from celeriac.app.sender import arguments_by_name
 from celeriac.errors import Fault, InvalidArguments, UnknownTask
 from celeriac.jobs import Message, Submission, new_id, preview
 from celeriac.ledger.sql import as_json
-from celeriac.routing import queue_of
 
 _ORIGIN = f"{os.getpid()}@{socket.gethostname()}"
 _EMBED = b',{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
@@ -88,7 +86,7 @@ class Tasks:
         return kind.submission(request, owner)
 
     def arguments(self, task: str, message: Message) -> bytes:
-        """Return the arguments in a message as a JSON object by parameter name, values as they came, for people to read."""
+        """Return a message's arguments as a JSON object by parameter name, values as they came."""
         body = message.body.encode("utf-8", "surrogatepass")
         if body.startswith(b"[[],") and body.endswith(_EMBED):
             return body[4 : -len(_EMBED)]
@@ -130,15 +128,16 @@ class _Kind:
     def submission(self, request: JobRequest, owner: str) -> Submission:
         id = new_id()
         arguments, keywords = self._bound(request.args)
-        cost, queue = self._cost(keywords if keywords is not None else arguments)
+        cost = self._measured(arguments, keywords)
         body = b"[[]," + keywords if keywords is not None else b"[" + (arguments or b"[]") + b",{}"
         shown = preview(self._shown(arguments, keywords))
         limit = getattr(self._task, "max_attempts", None) if request.max_attempts is None else request.max_attempts
         priority = request.priority if request.priority is not None else (getattr(self._task, "priority", None) or 0)
+        queue = request.queue or queue_for(self._task, cost) or self._default_queue
         return Submission(
-            id=id, task=self._name, queue=request.queue or queue or self._default_queue, owner=owner,
+            id=id, task=self._name, queue=queue, owner=owner,
             message=Message(self._headers(id, shown), _properties(id, priority), (body + _EMBED).decode()),
-            args=shown, priority=priority, cost=cost, run_at=request.run_at, expires_at=request.expires_at,
+            args=shown, priority=priority, cost=as_column(cost), run_at=request.run_at, expires_at=request.expires_at,
             max_attempts=limit, tags=request.tags, root=id, idempotency_key=request.idempotency_key,
             fingerprint=request.fingerprint,
         )  # fmt: skip
@@ -149,7 +148,8 @@ class _Kind:
             "lang": "py", "task": self._name, "id": id, "shadow": None, "eta": None, "expires": None, "group": None,
             "group_index": None, "retries": 0, "timelimit": [task.time_limit, task.soft_time_limit], "root_id": id,
             "parent_id": None, "argsrepr": "()", "kwargsrepr": shown, "origin": _ORIGIN,
-            "ignore_result": bool(task.ignore_result), "replaced_task_nesting": 0, "stamped_headers": None, "stamps": {},
+            "ignore_result": bool(task.ignore_result), "replaced_task_nesting": 0, "stamped_headers": None,
+            "stamps": {},
         })  # fmt: skip
 
     def _bound(self, raw: bytes) -> tuple[bytes | None, bytes | None]:
@@ -197,21 +197,10 @@ class _Kind:
         message = str(fault["msg"])
         return Fault(path, message[:1].lower() + message[1:])
 
-    def _cost(self, raw: bytes | None) -> tuple[int | None, str | None]:
-        """Measure the input with the task's own function; return the cost and the queue it leads to."""
-        cost = getattr(self._task, "cost", None)
-        if cost is None:
-            return None, None
-        arguments = msgspec.json.decode(raw or b"{}")
-        try:
-            measured = cost(**arguments) if isinstance(arguments, Mapping) else cost(*arguments)
-            if not math.isfinite(measured):
-                raise ValueError(f"the cost is {measured}")
-        except Exception as error:
-            why = f"the cost of these arguments cannot be measured: {type(error).__name__}: {error}"
-            raise InvalidArguments.of([Fault("/args", why)]) from None
-        queues = getattr(self._task, "queues", None)
-        return min(math.ceil(measured), 2**62), queue_of(measured, queues) if queues else None
+    def _measured(self, arguments: bytes | None, keywords: bytes | None) -> float | None:
+        if getattr(self._task, "cost", None) is None:
+            return None
+        return cost_of(self._task, msgspec.json.decode(arguments or b"[]"), msgspec.json.decode(keywords or b"{}"))
 
     def _shown(self, arguments: bytes | None, keywords: bytes | None) -> Any:
         if keywords is not None:
@@ -220,9 +209,6 @@ class _Kind:
 
     @cached_property
     def _default_queue(self) -> str:
-        own = getattr(self._task, "queue", None)
-        if own:
-            return str(own)
         route = self._app.amqp.router.route({}, self._name)
         queue = route.get("queue") or self._app.amqp.default_queue
         return str(getattr(queue, "name", queue))

@@ -8,6 +8,7 @@ import logging
 import select
 import signal
 import sys
+from collections.abc import Callable
 from typing import Protocol
 
 from setproctitle import setproctitle
@@ -83,9 +84,9 @@ class Loop:
             wake_at = min(wake_at, *self._next.values())
         return max(wake_at - clock.monotonic(), 0)
 
-    def _guard(self, tick: object, what: str) -> float | None:
+    def _guard(self, tick: Callable[[], float | None], what: str) -> float | None:
         try:
-            return tick()  # type: ignore[operator, no-any-return]
+            return tick()
         except LeadLost:
             log.warning("Another keeper leads now; this one stands by.")
         except CeleriacError as error:

@@ -53,12 +53,14 @@ class End:
 def open_chord(tx: Transaction, chords: Sequence[Chord]) -> list[Exception | None]:
     """Keep a chord's body, its size, or both; a second call completes the first."""
     now = clock.micros()
-    rows = [
-        {"id": chord.id, "size": chord.size, "created_at": now,
-         "body": as_json(chord) if chord.body or chord.chords else ""}
-        for chord in chords
-    ]  # fmt: skip
-    tx.run(_OPEN, rows=rows)
+    rows: dict[str, dict[str, Any]] = {}  # one for each chord: Postgres updates no row twice in a statement
+    for chord in chords:
+        row = rows.setdefault(chord.id, {"id": chord.id, "size": None, "body": "", "created_at": now})
+        if chord.size is not None:
+            row["size"] = chord.size
+        if chord.body or chord.chords:
+            row["body"] = as_json(chord)
+    tx.run(_OPEN, rows=list(rows.values()))
     _fire_complete(tx, [chord.id for chord in chords if chord.size is not None])
     return [None] * len(chords)
 
@@ -100,6 +102,8 @@ def _fire_complete(tx: Transaction, ids: list[str]) -> None:
 
 
 def _filled(chord: Chord, results: str) -> Chord:
+    """Put the results where the mark stands. Chords within wait for results of their own."""
+
     def filled(submission: Submission) -> Submission:
         message = submission.message
         return replace(
@@ -112,11 +116,7 @@ def _filled(chord: Chord, results: str) -> Chord:
             ),
         )
 
-    return replace(
-        chord,
-        body=tuple(filled(submission) for submission in chord.body),
-        chords=tuple(_filled(nested, results) for nested in chord.chords),
-    )
+    return replace(chord, body=tuple(filled(submission) for submission in chord.body))
 
 
 def _fail(tx: Transaction, broken: dict[str, End]) -> None:
@@ -132,9 +132,10 @@ def _fail(tx: Transaction, broken: dict[str, End]) -> None:
             why += f": {end.failure.type}: {end.failure.message[:500]}"
         exception: dict[str, Any] = {"exc_type": "ChordError", "exc_message": [why], "exc_module": "celery.exceptions"}
         failure = Failure(ErrorCode.UPSTREAM, "ChordError", why, celery=as_json(exception))
-        submit_failed(
-            tx, [replace(submission, failure=failure, existing_ok=True) for submission in _decode(row.body).body]
-        )
+        chord = _decode(row.body)
+        if chord.chords:
+            open_chord(tx, chord.chords)
+        submit_failed(tx, [replace(submission, failure=failure, existing_ok=True) for submission in chord.body])
 
 
 def submit_failed(tx: Transaction, submissions: Sequence[Submission]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from celeriac.failpoints import failpoint
 from celeriac.jobs import ErrorCode, Failure, Kind, Note, Outcome, Start
 from celeriac.ledger.chords import End, open_chord, settle, submit_failed
 from celeriac.ledger.sql import Sql
@@ -20,7 +21,7 @@ _START = Sql(
     "UPDATE jobs SET started_at = v.at, executions = jobs.executions + 1, number = jobs.number + 1,"
     " progress_value = NULL, progress_total = NULL, progress_note = NULL FROM {rows}"
     " WHERE jobs.key = v.key AND jobs.attempt = v.attempt AND jobs.state = 'running' AND jobs.started_at IS NULL"
-    " RETURNING jobs.key, jobs.number",
+    " RETURNING jobs.key, jobs.attempt, jobs.number",
     key="int", attempt="int", at="int",
 )  # fmt: skip
 _NOTE = Sql(
@@ -28,11 +29,11 @@ _NOTE = Sql(
     " progress_total = CASE WHEN v.value IS NULL THEN jobs.progress_total ELSE v.total END,"
     " progress_note = CASE WHEN v.value IS NULL THEN jobs.progress_note ELSE v.note END FROM {rows}"
     " WHERE jobs.key = v.key AND jobs.attempt = v.attempt AND jobs.state = 'running'"
-    " RETURNING jobs.key, jobs.number, jobs.id",
+    " RETURNING jobs.key, jobs.attempt, jobs.number, jobs.id",
     key="int", attempt="int", notes="int", value="real", total="real", note="text",
 )  # fmt: skip
 _HELD = Sql(
-    "SELECT jobs.key, number, executions, max_attempts, deaths, rerun, cancel_requested_at, started_at, chord,"
+    "SELECT jobs.key, jobs.attempt, number, executions, max_attempts, deaths, rerun, cancel_requested_at, started_at, chord,"
     " group_index FROM {rows} CROSS JOIN jobs"
     " WHERE jobs.key = v.key AND jobs.attempt = v.attempt AND jobs.state = 'running' {lock}",
     key="int", attempt="int",
@@ -65,12 +66,12 @@ _NEXT_MESSAGE = Sql(
 
 def start(tx: Transaction, starts: Sequence[Start]) -> list[bool | Exception]:
     """Note that user code of these attempts began. Answers whether the attempt still held its job."""
-    ats = {item.key: item for item in starts}
-    rows = [{"key": item.key, "attempt": item.attempt, "at": item.at} for item in starts]
-    begun = {row.key: row.number for row in tx.run(_START, rows=rows)}
-    for key, number in begun.items():
-        tx.record(key, number, ats[key].at, Kind.STARTED, {"attempt": ats[key].attempt})
-    return [item.key in begun for item in starts]
+    ats = {(item.key, item.attempt): item.at for item in starts}
+    rows = [{"key": key, "attempt": attempt, "at": at} for (key, attempt), at in ats.items()]
+    begun = {(row.key, row.attempt): row.number for row in tx.run(_START, rows=rows)}
+    for (key, attempt), number in begun.items():
+        tx.record(key, number, ats[key, attempt], Kind.STARTED, {"attempt": attempt})
+    return [(item.key, item.attempt) in begun for item in starts]
 
 
 def note(tx: Transaction, notes: Sequence[Note]) -> list[bool | Exception]:
@@ -83,14 +84,13 @@ def note(tx: Transaction, notes: Sequence[Note]) -> list[bool | Exception]:
         last: dict[str, Any] = next((line.data for line in reversed(lines) if line.kind is Kind.PROGRESS), {})
         rows.append({"key": key, "attempt": attempt, "notes": len(lines), "value": last.get("value"),
                      "total": last.get("total"), "note": last.get("note")})  # fmt: skip
-    kept = {row.key: row for row in tx.run(_NOTE, rows=rows)}
-    for (key, _), lines in grouped.items():
-        if key in kept:
-            first = kept[key].number - len(lines) + 1
-            for number, line in enumerate(lines, first):
-                tx.record(key, number, line.at, line.kind, line.data)
-            tx.steps[kept[key].id] = kept[key].number
-    return [item.key in kept for item in notes]
+    kept = {(row.key, row.attempt): row for row in tx.run(_NOTE, rows=rows)}
+    for holder, row in kept.items():
+        lines = grouped[holder]
+        for number, line in enumerate(lines, row.number - len(lines) + 1):
+            tx.record(row.key, number, line.at, line.kind, line.data)
+        tx.steps[row.id] = row.number
+    return [(item.key, item.attempt) in kept for item in notes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,7 @@ class Held:
     """What the ledger knows of a job that an attempt still holds."""
 
     key: int
+    attempt: int
     number: int
     executions: int
     max_attempts: int | None
@@ -118,8 +119,10 @@ def decide(outcome: Outcome, held: Held, max_deaths: int) -> Outcome:
     if is_final(outcome.state):
         return outcome
     if held.cancel_requested_at is not None:
-        return replace(outcome, state=State.CANCELLED, kind=Kind.CANCELLED, data=None, failure=None, run_at=None)
-    executions = held.executions + (outcome.started_at is not None)
+        return replace(
+            outcome, state=State.CANCELLED, kind=Kind.CANCELLED, data=None, failure=None, run_at=None, sends=(), chords=()
+        )  # fmt: skip
+    executions = held.executions + (outcome.started_at is not None and held.started_at is None)
     failure = outcome.failure
     if outcome.death and failure is not None:
         if not held.rerun:
@@ -149,17 +152,19 @@ def finish(tx: Transaction, outcomes: Sequence[Outcome]) -> list[bool | Exceptio
     it wanted to send is dropped with it. Safe to repeat.
     """
     rows = [{"key": outcome.key, "attempt": outcome.attempt} for outcome in outcomes]
-    held = {row.key: Held(*tuple(row)) for row in tx.run(_HELD, rows=rows)}
+    held = {(row.key, row.attempt): Held(*tuple(row)) for row in tx.run(_HELD, rows=rows)}
     accepted: list[tuple[Outcome, Held]] = []
     answers: list[bool | Exception] = []
     for outcome in outcomes:
-        holder = held.pop(outcome.key, None)  # popped: the second outcome of one attempt is stale
+        holder = held.pop((outcome.key, outcome.attempt), None)  # popped: a second outcome of one attempt is stale
         answers.append(holder is not None)
         if holder is not None:
             accepted.append((decide(outcome, holder, tx.max_deaths), holder))
     if accepted:
         _write(tx, accepted)
+        failpoint("finish-before-links")
         _send_on(tx, [outcome for outcome, _ in accepted])
+        failpoint("finish-before-chords")
         settle(tx, [_end(outcome, holder) for outcome, holder in accepted if is_final(outcome.state) and holder.chord])
     tx.durable = True
     return answers

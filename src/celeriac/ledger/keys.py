@@ -14,7 +14,7 @@ from celeriac.ledger.store import Ledger
 
 _INSERT = Sql(
     "INSERT INTO tokens (id, name, digest, owner, role, created_at, expires_at)"
-    " VALUES (:id, :name, :digest, :owner, :role, :now, :expires_at)"
+    " VALUES (:id, :name, :digest, :owner, :role, :now, :expires_at) ON CONFLICT (digest) DO NOTHING"
 )
 _FIND = Sql(
     "SELECT owner, role FROM tokens WHERE digest = :digest AND revoked_at IS NULL"
@@ -53,13 +53,12 @@ def create_token(ledger: Ledger, name: str, owner: str, role: Role, expires_at: 
 def remember_token(
     ledger: Ledger, secret: str, name: str, owner: str, role: Role, expires_at: int | None = None
 ) -> None:
-    """Enter a token whose secret exists already (the one in the home folder)."""
+    """Enter a token whose secret exists already (the one in the home folder), once: revoked, it stays revoked."""
     with ledger.transaction() as tx:
-        if tx.run(_FIND, digest=digest(secret), now=clock.micros()).first() is None:
-            tx.run(
-                _INSERT, id=new_id(), name=name, digest=digest(secret), owner=owner, role=role, now=clock.micros(),
-                expires_at=expires_at,
-            )  # fmt: skip
+        tx.run(
+            _INSERT, id=new_id(), name=name, digest=digest(secret), owner=owner, role=role, now=clock.micros(),
+            expires_at=expires_at,
+        )  # fmt: skip
 
 
 def all_tokens(ledger: Ledger) -> list[Token]:

@@ -26,7 +26,7 @@ _JOBS = Sql(
 )
 _CANCEL = Sql(
     "UPDATE jobs SET state = 'cancelled', number = number + 1, finished_at = :now, cancel_requested_at = :now,"
-    " error_code = :code WHERE key IN ({each_int})"
+    " error_code = :code, error_type = NULL, error_message = NULL WHERE key IN ({each_int})"
 )
 _REQUEST_CANCEL = Sql("UPDATE jobs SET number = number + 1, cancel_requested_at = :now WHERE key IN ({each_int})")
 _REOPEN = Sql(

@@ -21,6 +21,7 @@ from sqlalchemy import Connection, CursorResult, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
+from celeriac.failpoints import failpoint
 from celeriac.errors import LedgerFull, LedgerUnavailable
 from celeriac.jobs import Kind
 from celeriac.ledger.sql import Sql, as_json
@@ -153,14 +154,14 @@ class Ledger:
                     yield transaction
                     transaction.flush()
                     if self.dialect == "sqlite":
-                        _failpoint("before-commit")
+                        failpoint("before-commit")
             except DBAPIError as error:
                 if error.connection_invalidated or self.dialect != "sqlite":
                     self._drop_connection()
                 raise
             if self.dialect != "sqlite":
                 self._drop_connection()
-        _failpoint("after-commit")
+        failpoint("after-commit")
         self.announce(transaction)
 
     @contextmanager
@@ -222,7 +223,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA wal_autocheckpoint = 4000")
-    connection.execute("PRAGMA cache_size = -16000")
+    connection.execute("PRAGMA cache_size = -4000")
 
 
 def _begin_with(statement: str) -> Callable[[Connection], None]:
@@ -257,7 +258,3 @@ def _meaning(error: DBAPIError) -> Exception:
     return error
 
 
-def _failpoint(name: str) -> None:
-    """Die here if CELERIAC_FAILPOINT says so: how the tests kill a process between two steps."""
-    if os.environ.get("CELERIAC_FAILPOINT") == name:
-        os.kill(os.getpid(), 9)

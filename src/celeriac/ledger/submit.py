@@ -21,7 +21,10 @@ _KNOWN_KEYS = Sql(
 )  # fmt: skip
 _REMEMBER_KEYS = Sql(
     "INSERT INTO idempotency (owner, key, fingerprint, job, created_at)"
-    " SELECT v.owner, v.key, v.fingerprint, v.job, v.created_at FROM {rows} WHERE true ON CONFLICT DO NOTHING",
+    " SELECT v.owner, v.key, v.fingerprint, v.job, v.created_at FROM {rows} WHERE true"
+    # A key that is not known, but there, belonged to a job that was pruned.
+    " ON CONFLICT (owner, key) DO UPDATE"
+    " SET fingerprint = excluded.fingerprint, job = excluded.job, created_at = excluded.created_at",
     owner="text", key="text", fingerprint="text", job="text", created_at="int",
 )  # fmt: skip
 _COLUMNS = {
@@ -54,41 +57,43 @@ def submit(tx: Transaction, submissions: Sequence[Submission]) -> list[Receipt |
     again (`replayed`); the same holds within one batch.
     """
     answers: list[Receipt | Exception | None] = [None] * len(submissions)
-    keyed = _replay(tx, submissions, answers)
-    fresh = [place for place, answer in enumerate(answers) if answer is None]
+    _replay(tx, submissions, answers)
+    repeats = _repeats(submissions, answers)
+    fresh = [place for place, answer in enumerate(answers) if answer is None and place not in repeats]
     receipts = _insert(tx, [submissions[place] for place in fresh])
     for place, receipt in zip(fresh, receipts, strict=True):
         answers[place] = receipt
-    for place, first in keyed.items():
+    for place, first in repeats.items():
         answers[place] = _replayed(submissions[place], submissions[first], answers[first])
     tx.durable = True
     return [answer for answer in answers if answer is not None]
 
 
-def _replay(
-    tx: Transaction, submissions: Sequence[Submission], answers: list[Receipt | Exception | None]
-) -> dict[int, int]:
-    """Answer the submissions whose Idempotency-Key is known; return those that repeat one of this batch."""
+def _replay(tx: Transaction, submissions: Sequence[Submission], answers: list[Receipt | Exception | None]) -> None:
+    """Answer the submissions whose Idempotency-Key is known."""
+    places: dict[tuple[str, str], list[int]] = {}
+    for place, submission in enumerate(submissions):
+        if submission.idempotency_key is not None:
+            places.setdefault((submission.owner, submission.idempotency_key), []).append(place)
+    if not places:
+        return
+    for row in tx.run(_KNOWN_KEYS, rows=[{"owner": owner, "key": key} for owner, key in places]):
+        for place in places[row.owner, row.key]:
+            if row.fingerprint == submissions[place].fingerprint:
+                answers[place] = Receipt(row.job, row.job_key, State(row.state), row.created_at, replayed=True)
+            else:
+                answers[place] = IdempotencyMismatch(row.key)
+
+
+def _repeats(submissions: Sequence[Submission], answers: Sequence[Receipt | Exception | None]) -> dict[int, int]:
+    """Return which unanswered submissions repeat the Idempotency-Key of an earlier one of this batch."""
     firsts: dict[tuple[str, str], int] = {}
     repeats: dict[int, int] = {}
     for place, submission in enumerate(submissions):
-        if submission.idempotency_key is not None:
+        if submission.idempotency_key is not None and answers[place] is None:
             first = firsts.setdefault((submission.owner, submission.idempotency_key), place)
             if first != place:
                 repeats[place] = first
-    if not firsts:
-        return repeats
-    rows = [{"owner": owner, "key": key} for owner, key in firsts]
-    for row in tx.run(_KNOWN_KEYS, rows=rows):
-        place = firsts[row.owner, row.key]
-        if row.fingerprint == submissions[place].fingerprint:
-            answers[place] = Receipt(row.job, row.job_key, State(row.state), row.created_at, replayed=True)
-        else:
-            answers[place] = IdempotencyMismatch(row.key)
-    for place, first in repeats.items():
-        answers[place] = answers[first]
-        if answers[place] is None:
-            answers[place] = JobExists("pending")  # replaced once the first of them is in
     return repeats
 
 

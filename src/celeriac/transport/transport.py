@@ -103,6 +103,12 @@ class Channel(virtual.Channel):
             tables[exchange] = now, mail.bindings(self.ledger, exchange)
         return tables[exchange][1]
 
+    def typeof(self, exchange: str, default: str = "direct") -> Any:
+        """Return the kind of an exchange. Celery publishes events without declaring theirs: its bindings tell."""
+        if exchange not in self.state.exchanges and any(pattern for _, pattern, _ in self.get_table(exchange)):
+            default = "topic"
+        return super().typeof(exchange, default)
+
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
         if not self.connection.is_job_queue(queue):
             mail.bind(self.ledger, exchange, routing_key or "", pattern or "", queue)
@@ -186,10 +192,13 @@ class Transport(virtual.Transport):
             left = LOOK_SECONDS if deadline is None else min(LOOK_SECONDS, deadline - time.monotonic())
             if left <= 0:
                 raise TimeoutError
-            if select.select([listener], [], [], left)[0]:
+            heard = select.select([listener], [], [], left)[0]
+            if self.source is None:
+                listener.receive()
+            elif heard:
                 self._hear()
                 return
-            if self.source is not None:
+            else:
                 self.source.look()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:

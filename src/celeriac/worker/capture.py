@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from billiard.common import terminate_handler_fired
 from celery.app.trace import fast_trace_task, trace_task_ret
 from celery.exceptions import Ignore, Reject, Retry
+from celery.utils.serialization import UnpickleableExceptionWrapper
 from kombu.exceptions import EncodeError
 
 from celeriac import clock, current
 from celeriac.app import Capture, capture
+from celeriac.failpoints import failpoint
 from celeriac.jobs import Chord, ErrorCode, Failure, Kind, Submission, preview, storable
 from celeriac.states import State
 
@@ -142,11 +145,16 @@ def run_attempt(
         trace = fast_trace_task if _optimised() else trace_task_ret
         failed, outcome, _runtime = trace(task, id, request, body, content_type, content_encoding)
         _running = None
+        failpoint("child-after-run")
         ended = _ended(box, outcome if failed else None)
     except current.JobCancelled:
         ended = Ended(State.CANCELLED, Kind.CANCELLED)
     except Reject as error:
         ended = _rejected(box, error)
+    except SystemExit as error:
+        if terminate_handler_fired():  # somebody ends this process; the attempt is lost with it
+            raise
+        ended = Ended(State.FAILED, Kind.FAILED, failure=_failure(error, None))
     finally:
         _running = None
         reports.flush()
@@ -196,16 +204,23 @@ def _failure(error: BaseException | None, traceback: str | None) -> Failure:
 
 def failure_of(error: BaseException, traceback: str | None, celery: str | None) -> Failure:
     """Describe an exception so that it can be stored, however hostile its `str` or `repr` is."""
-    try:
-        message = str(error)
-    except Exception as trouble:
-        message = f"<str() of this {type(error).__name__} raised {type(trouble).__name__}>"
+    name, message = _told(error)
     code = ErrorCode.NOT_STORABLE if isinstance(error, EncodeError) else ErrorCode.RAISED
     if type(error).__name__ in ("SoftTimeLimitExceeded", "TimeLimitExceeded"):
         code = ErrorCode.TIMEOUT
-    return Failure(
-        code, type(error).__qualname__, storable(message, 100_000), traceback and storable(traceback), celery
-    )
+    return Failure(code, name, storable(message, 100_000), traceback and storable(traceback), celery)
+
+
+def _told(error: BaseException) -> tuple[str, str]:
+    """Return an exception's type and message as its author named them."""
+    if isinstance(error, UnpickleableExceptionWrapper):  # what Celery makes of one it cannot send home
+        arguments = error.exc_args
+        text = arguments[0] if len(arguments) == 1 else error.text.partition("\n")[0][:500]
+        return error.exc_cls_name, str(text)
+    try:
+        return type(error).__qualname__, str(error)
+    except Exception as trouble:
+        return type(error).__qualname__, f"(its str() raised {type(trouble).__name__})"
 
 
 def _preview(result: str | None) -> str | None:

@@ -42,7 +42,6 @@ def run(
         loglevel=logging.getLevelName(settings.log_level.upper()),
         without_gossip=True,
         without_mingle=True,
-        without_heartbeat=True,
         quiet=True,
     )
     worker.start()

@@ -19,6 +19,7 @@ from typing import Any
 
 from celeriac import __version__, clock
 from celeriac.errors import LedgerFull, LedgerUnavailable
+from celeriac.failpoints import failpoint
 from celeriac.jobs import Claimed, ClaimRequest, ErrorCode, Failure, Kind, Note, Outcome, Start, Worker
 from celeriac.ledger import ORDER, Group, Ledger, claim, finish, nodes, note, read, start
 from celeriac.ledger.sql import as_json
@@ -125,6 +126,7 @@ class Node:
         if isinstance(answer, Exception):
             log.error("A claim failed: %s", answer)
             return
+        failpoint("main-claimed")
         for job in answer:
             self.held[job.key] = job
             if self.stopping or self._transport is None:
@@ -171,6 +173,8 @@ class Node:
     def frame(self, frame: tuple[int, int, int, str, dict[str, Any]]) -> None:
         """Take a line that a child reported. Progress is written once a second, the rest as it comes."""
         key, attempt, at, kind, data = frame
+        if key in self._starts:  # in its history, too, a job starts before it speaks
+            self._write_starts()
         item = Note(key, attempt, at, Kind(kind), data)
         if item.kind is not Kind.PROGRESS:
             self.group.add(note, item, _ignore, urgent=False)
@@ -204,6 +208,7 @@ class Node:
         if runtime is not None:
             self._runtime = runtime if self._runtime is None else 0.9 * self._runtime + 0.1 * runtime
         self.group.add(finish, outcome, partial(self._ended, outcome), urgent=not self.held)
+        failpoint("main-after-outcome")
         self.fetch()
 
     def _ended(self, outcome: Outcome, answer: Any) -> None:

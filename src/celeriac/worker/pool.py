@@ -19,6 +19,7 @@ log = get_logger(__name__)
 
 # Beside billiard's own ACK, READY, TASK, … and Celery's WORKER_UP (15).
 FRAME = 77
+LOOK_SECONDS = 1.0
 
 
 class Worker(asynpool.Worker):
@@ -68,6 +69,11 @@ class Pool(TaskPool):
     """`worker_pool` of a Celeriac app."""
 
     Pool = AsynPool
+
+    def register_with_event_loop(self, loop: Any) -> None:
+        """Look for lost children every second; Celery would take five to tell of one."""
+        super().register_with_event_loop(loop)
+        loop.call_repeatedly(LOOK_SECONDS, self.maintain_pool)
 
     def on_stop(self) -> None:
         """Let running attempts end (for a while), then write everything."""

@@ -18,6 +18,7 @@ from celery.worker.request import Request
 
 from celeriac import clock
 from celeriac.app import capturing
+from celeriac.failpoints import failpoint
 from celeriac.jobs import ErrorCode, Failure, Kind, Outcome
 from celeriac.states import State
 from celeriac.worker import node as nodes
@@ -83,6 +84,7 @@ class LedgerRequest(Request):
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """A child took the attempt: user code runs from now on."""
+        failpoint("main-accepted")
         super().on_accepted(pid, time_accepted)
         self.started_at = clock.micros() - int((time.monotonic() - time_accepted) * 1_000_000)
         self._node.started(self)
@@ -94,6 +96,7 @@ class LedgerRequest(Request):
 
     def on_success(self, ended: Ended, **_: Any) -> None:
         """The child answered; how the attempt ended is in the answer."""
+        failpoint("main-before-outcome")
         worker_state.task_ready(self, successful=ended.state is State.SUCCEEDED)
         again = ended.again
         outcome = self._outcome(ended.state, ended.kind, ended.failure)
@@ -120,7 +123,8 @@ class LedgerRequest(Request):
             self._node.end(self, self._outcome(State.QUEUED, Kind.GIVEN_BACK, None))
         elif isinstance(error, TimeLimitExceeded):
             self._fail(
-                error, Failure(ErrorCode.TIMEOUT, "TimeLimitExceeded", f"The task ran longer than {error} seconds.")
+                error,
+                Failure(ErrorCode.TIMEOUT, "TimeLimitExceeded", f"The task ran longer than {error.args[0]} seconds."),
             )
         elif (
             isinstance(error, (WorkerLostError, SystemExit, KeyboardInterrupt)) or type(error).__name__ == "Terminated"

@@ -1,0 +1,205 @@
+"""kill -9 of every kind of process at any time: everything accepted ends, once, within the promised times.
+
+The last tests break a promise on purpose and expect the oracle to notice.
+"""
+
+import os
+import signal
+import threading
+
+import httpx
+import pytest
+
+from celeriac.states import State
+from instance import Instance, instance, until
+from oracle import violations
+
+
+@pytest.fixture
+def house(tmp_path):
+    with instance(tmp_path / "home") as made:
+        yield made
+
+
+def test_a_killed_worker_loses_no_job_and_runs_only_what_was_in_its_hands_again(house: Instance):
+    house.keeper()
+    house.worker("one")
+    house.worker("two")
+    ids = house.submit("wait", count=30, seconds=0.1)
+    until(lambda: len(house.runs()) > 8, "some jobs to run")
+    house.kill("one")
+    jobs = house.ended(ids)
+
+    assert {job.state for job in jobs} == {State.SUCCEEDED}
+    assert len(house.runs()) - len(ids) <= 2  # what one worker of two slots had running
+    assert violations(house.ledger, ids) == []
+
+
+def test_a_killed_workers_jobs_run_again_on_the_next_worker(house: Instance):
+    house.keeper()
+    house.worker("one", concurrency=1)
+    ids = house.submit("wait", count=3, seconds=0.3)
+    until(lambda: house.runs(), "the first to run")
+    house.kill("one")
+    house.worker("two", concurrency=1)
+    house.ended(ids)
+
+    assert violations(house.ledger, ids) == []
+
+
+def test_a_worker_told_to_stop_gives_back_what_it_has_not_started_and_ends_what_it_has(house: Instance):
+    house.worker("one", concurrency=1)
+    ids = house.submit("wait", count=4, seconds=0.4)
+    until(lambda: house.runs(), "the first to run")
+    house.kill("one", signal.SIGTERM)
+
+    states = [house.job(id).state for id in ids]
+    assert states.count(State.SUCCEEDED) >= 1
+    assert set(states) <= {State.SUCCEEDED, State.QUEUED}
+    assert len(house.runs()) == states.count(State.SUCCEEDED)
+
+
+def test_a_job_that_outlasts_the_shutdown_is_given_back_and_runs_again(house: Instance):
+    house.worker("one", concurrency=1, CELERIAC_SHUTDOWN_SECONDS="0.5")
+    [id] = house.submit("wait", seconds=3)
+    until(lambda: house.job(id).started_at, "it to start")
+    house.kill("one", signal.SIGTERM)
+    assert house.job(id).state is State.QUEUED
+
+    house.worker("two", concurrency=1)
+    [job] = house.ended([id])
+    assert (job.state, job.attempt) == (State.SUCCEEDED, 2)
+
+
+def test_a_cancel_acknowledged_while_all_workers_are_down_holds(house: Instance):
+    from celeriac.access import SYSTEM
+    from celeriac.ledger import Asked, cancel
+
+    cancelled, other = house.submit("add", x=1, y=1), house.submit("add", x=2, y=2)
+    house.ledger.do(cancel, Asked(SYSTEM, cancelled[0]))
+    house.worker()
+    house.ended(other)
+
+    assert house.runs() == ["add:2:2"]
+    assert house.job(cancelled[0]).state is State.CANCELLED
+
+
+def test_another_keeper_leads_when_the_leader_is_killed(house: Instance):
+    from celeriac.ledger import nodes
+
+    house.keeper("first")
+    until(lambda: nodes.leader(house.ledger, "keeper"), "a leader")
+    house.keeper("second")
+    house.worker()
+    house.kill("first")
+    [id] = house.submit("flaky", failures=1)
+    [job] = house.ended([id])
+
+    assert job.state is State.SUCCEEDED
+    assert nodes.leader(house.ledger, "keeper").term == 2
+
+
+def test_everything_acknowledged_over_http_is_there_when_the_web_process_is_killed(house: Instance):
+    house.web()
+    acknowledged = _submit_until_killed(house)
+
+    assert len(acknowledged) > 20
+    assert violations(house.ledger, acknowledged, ended=False) == []
+
+
+def test_the_oracle_notices_an_answer_before_the_commit(house: Instance):
+    house.web(app="faults.mutants:app", MUTANT="before_the_commit")
+    acknowledged = _submit_until_killed(house)
+
+    assert any(told.startswith("I1") for told in violations(house.ledger, acknowledged, ended=False))
+
+
+def _submit_until_killed(house: Instance) -> list[str]:
+    acknowledged: list[str] = []
+
+    def submit() -> None:
+        with house.http as http:
+            try:
+                while True:
+                    acknowledged.append(http.post("/jobs", json={"task": "echo", "args": {"value": 1}}).json()["id"])
+            except httpx.HTTPError:
+                return
+
+    threads = [threading.Thread(target=submit) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(acknowledged) > 60, "answers")
+    house.kill("web")
+    for thread in threads:
+        thread.join(30)
+    return acknowledged
+
+
+def _a_stopped_worker_comes_back(house: Instance, **environment: str) -> str:
+    """Stop a worker for longer than its lease while its job runs; the job is rescued; then let it go on."""
+    house.keeper()
+    house.worker("old", concurrency=1, **environment)
+    [id] = house.submit("wait", seconds=1)
+    until(lambda: house.job(id).started_at, "it to start")
+    os.killpg(house.processes["old"].pid, signal.SIGSTOP)
+    until(lambda: house.job(id).state is State.QUEUED, "the rescue")
+    os.killpg(house.processes["old"].pid, signal.SIGCONT)
+    return id
+
+
+def test_a_worker_that_was_given_up_is_fenced_when_it_comes_back(house: Instance):
+    id = _a_stopped_worker_comes_back(house)
+    house.ended([id])
+    until(lambda: "attempt 1 is void" in house.log("old"), "the late outcome to be refused")
+
+    assert violations(house.ledger, [id]) == []
+
+
+def test_the_oracle_notices_a_missing_fence(house: Instance):
+    id = _a_stopped_worker_comes_back(house, app="faults.mutants:app", MUTANT="without_the_fence")
+    house.ended([id])
+
+    assert any(told.startswith("I4") for told in violations(house.ledger, [id]))
+
+
+def test_the_oracle_notices_a_claim_that_claims_nothing(house: Instance):
+    house.worker("one", app="faults.mutants:app", MUTANT="without_the_claim")
+    ids = house.submit("add", count=3, x=1, y=1)
+    until(lambda: len(house.runs()) > 6, "jobs to run again and again")
+
+    assert violations(house.ledger, ids, ended=False) != []
+
+
+STEPS = [
+    "main-claimed", "main-accepted", "child-after-run", "main-before-outcome", "main-after-outcome",
+    "finish-before-links", "finish-before-chords", "before-commit", "after-commit",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_success_commits_with_its_next_link_and_its_chord_part_or_not_at_all(house: Instance, step, monkeypatch):
+    """Kill the worker at one step after another of a chain that leads into a chord; each time a new one goes on."""
+    from sqlalchemy import text
+
+    import jobs_for_tests
+
+    monkeypatch.setenv("CELERIAC_HOME", str(house.home))
+    jobs_for_tests.app.__dict__.pop("settings", None)
+    house.keeper()
+    result = jobs_for_tests.a_chain_into_a_chord().delay()
+    for time in (1, 2, 4):
+        process = house.worker(f"victim{time}", concurrency=1, wait=False, CELERIAC_FAILPOINT=f"{step}:{time}")
+        if step == "child-after-run":
+            until(lambda: len(house.runs()) >= time, "the child to get there")
+            house.kill(f"victim{time}")
+        else:
+            process.wait(30)
+            assert process.returncode == -signal.SIGKILL, house.log(f"victim{time}")
+    house.worker("last")
+    [job] = house.ended([result.id])
+
+    assert job.result == "1009"
+    with house.ledger.reading() as connection:
+        tasks = sorted(connection.execute(text("SELECT task FROM jobs")).scalars())
+    assert tasks == ["add"] * 5 + ["total"]
+    assert violations(house.ledger, [result.id]) == []

@@ -1,0 +1,155 @@
+"""Tasks that the flow and fault tests run in real workers. Each execution leaves a line in the file RAN."""
+
+import os
+import signal
+import time
+from typing import Any
+
+from celery import chain, chord, group
+
+from celeriac import Celeriac, current
+
+app = Celeriac("jobs")
+
+
+def ran(label: str) -> None:
+    """Append a line, whole, whatever happens next."""
+    with open(os.environ["RAN"], "ab", buffering=0) as file:
+        file.write(f"{label}\n".encode())
+
+
+@app.task(name="add")
+def add(x: float, y: float) -> float:
+    ran(f"add:{x}:{y}")
+    return x + y
+
+
+@app.task(name="total")
+def total(numbers: list[float]) -> float:
+    ran("total")
+    return sum(numbers)
+
+
+@app.task(name="echo")
+def echo(value: Any) -> Any:
+    return value
+
+
+@app.task(name="wait", bind=True)
+def wait(self, seconds: float) -> str:
+    ran(f"wait:{self.request.id}")
+    for _ in current.track(range(max(1, int(seconds * 20)))):
+        time.sleep(0.05)
+    return "waited"
+
+
+@app.task(name="stubborn")
+def stubborn(seconds: float) -> None:
+    ran("stubborn")
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            time.sleep(0.05)
+        except BaseException:  # noqa: S110 - that is the point
+            pass
+
+
+@app.task(name="fail")
+def fail(message: str) -> None:
+    raise ValueError(message)
+
+
+@app.task(name="hostile")
+def hostile() -> None:
+    class Hostile(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no str")
+
+        __repr__ = __str__
+
+    raise Hostile
+
+
+@app.task(name="not_json")
+def not_json() -> object:
+    return {"it": object()}
+
+
+@app.task(name="quit")
+def quit_() -> None:
+    raise SystemExit(3)
+
+
+@app.task(name="strange_text")
+def strange_text() -> str:
+    return "a\0b\ud800c\U0001f600"
+
+
+@app.task(name="die")
+def die() -> None:
+    ran("die")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="die_once")
+def die_once() -> str:
+    ran("die_once")
+    marker = os.environ["RAN"] + ".died"
+    if not os.path.exists(marker):
+        open(marker, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "alive"
+
+
+@app.task(name="flaky", bind=True, max_retries=5)
+def flaky(self, failures: int) -> int:
+    ran("flaky")
+    if self.request.retries < failures:
+        raise self.retry(countdown=0.1)
+    return self.request.retries
+
+
+@app.task(name="backoff", autoretry_for=(ValueError,), retry_backoff=1, retry_jitter=False, max_retries=2)
+def backoff() -> None:
+    ran("backoff")
+    raise ValueError("again")
+
+
+@app.task(name="soft", soft_time_limit=0.5)
+def soft() -> None:
+    time.sleep(10)
+
+
+@app.task(name="hard", time_limit=1)
+def hard() -> None:
+    time.sleep(10)
+
+
+@app.task(name="talk")
+def talk() -> int:
+    current.log("hello")
+    current.emit({"x": 1})
+    current.progress(1, 2, "half")
+    return 1
+
+
+@app.task(name="parent")
+def parent() -> str:
+    return add.delay(1, 2).id
+
+
+@app.task(name="replaced", bind=True)
+def replaced(self) -> None:
+    raise self.replace(add.s(40, 2))
+
+
+def a_chain():
+    return chain(add.s(1, 1), add.s(1), add.s(1))
+
+
+def a_chord():
+    return chord([add.s(n, n) for n in range(4)], total.s() | add.s(100))
+
+
+def a_chain_into_a_chord():
+    return chain(add.s(1, 1), group(add.s(n) for n in range(3)), total.s(), add.s(1000))
