@@ -118,7 +118,8 @@ class JobFinal(CeleriacError):
     code, status, title = "job-final", 409, "The job has already ended"
 
     def __init__(self, job: str, state: str) -> None:
-        super().__init__(f"Job {job} has {state}, so there is nothing left to cancel.")
+        ended = "was cancelled" if state == "cancelled" else f"has {state}"
+        super().__init__(f"Job {job} {ended}, so there is nothing left to cancel.")
 
 
 class JobExists(CeleriacError):

@@ -119,9 +119,9 @@ class _Kind:
 
     @cached_property
     def info(self) -> TaskInfo:
-        queues = getattr(self._task, "queues", None) or {None: self._default_queue}
+        queues = (getattr(self._task, "queues", None) or {None: self._default_queue}).values()
         return TaskInfo(
-            self._name, inspect.getdoc(self._task.run) or "", tuple(dict.fromkeys(queues.values())),
+            self._name, inspect.getdoc(self._task.run) or "", tuple(dict.fromkeys(queues)),
             self._model.model_json_schema(),
         )  # fmt: skip
 
@@ -209,6 +209,9 @@ class _Kind:
 
     @cached_property
     def _default_queue(self) -> str:
+        own = getattr(self._task, "own_queue", None)
+        if own is not None:
+            return str(own)
         route = self._app.amqp.router.route({}, self._name)
         queue = route.get("queue") or self._app.amqp.default_queue
         return str(getattr(queue, "name", queue))

@@ -51,7 +51,7 @@ _decode = msgspec.json.Decoder(News).decode
 def folder_of(ledger_url: str) -> Path:
     """Return the folder of the sockets of all processes that share this ledger, made if needed (0700)."""
     beside = Path(ledger_url.removeprefix("sqlite:///")).absolute().with_suffix(".news")
-    if len(str(beside)) + 24 > _PATH_LIMIT:
+    if len(os.fsencode(beside)) + 24 > _PATH_LIMIT:
         name = hashlib.sha256(str(beside).encode()).hexdigest()[:16]
         beside = Path(tempfile.gettempdir()) / f"celeriac-{os.getuid()}-{name}"
     beside.mkdir(mode=0o700, exist_ok=True)

@@ -8,6 +8,7 @@ Ledger per process and URL.
 
 import os
 import threading
+from contextlib import ExitStack
 
 from celeriac.ledger import keys, mail, nodes, read, upkeep
 from celeriac.ledger.chords import open_chord
@@ -37,7 +38,7 @@ ORDER = (
 _open: dict[str, Ledger] = {}
 _lock = threading.Lock()
 # Connections inherited by a fork must be neither used nor closed there, so they are kept, unused.
-_inherited: list[dict[str, Ledger]] = []
+_inherited: list[object] = []
 
 
 def open_ledger(url: str) -> Ledger:
@@ -48,13 +49,24 @@ def open_ledger(url: str) -> Ledger:
         return _open[url]
 
 
-def _after_fork() -> None:
-    global _open, _lock
-    _inherited.append(_open)
-    _open, _lock = {}, threading.Lock()
+def _before_fork() -> None:
+    _forking.enter_context(_lock)
+    for ledger in _open.values():
+        _forking.enter_context(ledger.let_go())
 
 
-os.register_at_fork(after_in_child=_after_fork)
+def _after_fork_in_parent() -> None:
+    _forking.pop_all().close()  # taken over while the lock is held: another thread may fork next
+
+
+def _after_fork_in_child() -> None:
+    global _open, _lock, _forking
+    _inherited.append((_open, _forking))
+    _open, _lock, _forking = {}, threading.Lock(), ExitStack()
+
+
+_forking = ExitStack()
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 __all__ = [
     "ORDER", "Asked", "Group", "Ledger", "Move", "Transaction", "cancel", "claim", "finish", "keys", "mail", "nodes",

@@ -87,7 +87,7 @@ def _fire_complete(tx: Transaction, ids: list[str]) -> None:
     if not waiting:
         return
     counted = {row.chord: row.parts for row in tx.run(_SIZES, each=list(waiting))}
-    complete = [id for id, row in waiting.items() if row.body and row.size is not None and counted.get(id) == row.size]
+    complete = [id for id, row in waiting.items() if row.body and row.size == counted.get(id, 0)]
     if not complete:
         return
     results: dict[str, list[str]] = {id: [] for id in complete}

@@ -18,14 +18,14 @@ from celeriac.ledger.submit import submit
 from celeriac.states import State, is_final
 
 _START = Sql(
-    "UPDATE jobs SET started_at = v.at, executions = jobs.executions + 1, number = jobs.number + 1,"
+    "UPDATE jobs {by_key} SET started_at = v.at, executions = jobs.executions + 1, number = jobs.number + 1,"
     " progress_value = NULL, progress_total = NULL, progress_note = NULL FROM {rows}"
     " WHERE jobs.key = v.key AND jobs.attempt = v.attempt AND jobs.state = 'running' AND jobs.started_at IS NULL"
     " RETURNING jobs.key, jobs.attempt, jobs.number",
     key="int", attempt="int", at="int",
 )  # fmt: skip
 _NOTE = Sql(
-    "UPDATE jobs SET number = jobs.number + v.notes, progress_value = COALESCE(v.value, jobs.progress_value),"
+    "UPDATE jobs {by_key} SET number = jobs.number + v.notes, progress_value = COALESCE(v.value, jobs.progress_value),"
     " progress_total = CASE WHEN v.value IS NULL THEN jobs.progress_total ELSE v.total END,"
     " progress_note = CASE WHEN v.value IS NULL THEN jobs.progress_note ELSE v.note END FROM {rows}"
     " WHERE jobs.key = v.key AND jobs.attempt = v.attempt AND jobs.state = 'running'"
@@ -33,8 +33,8 @@ _NOTE = Sql(
     key="int", attempt="int", notes="int", value="real", total="real", note="text",
 )  # fmt: skip
 _HELD = Sql(
-    "SELECT jobs.key, jobs.attempt, number, executions, max_attempts, deaths, rerun, cancel_requested_at, started_at, chord,"
-    " group_index FROM {rows} CROSS JOIN jobs"
+    "SELECT jobs.key, jobs.attempt, number, executions, max_attempts, deaths, rerun, cancel_requested_at, started_at,"
+    " chord, group_index FROM {rows} CROSS JOIN jobs"
     " WHERE jobs.key = v.key AND jobs.attempt = v.attempt AND jobs.state = 'running' {lock}",
     key="int", attempt="int",
 )  # fmt: skip
@@ -119,9 +119,8 @@ def decide(outcome: Outcome, held: Held, max_deaths: int) -> Outcome:
     if is_final(outcome.state):
         return outcome
     if held.cancel_requested_at is not None:
-        return replace(
-            outcome, state=State.CANCELLED, kind=Kind.CANCELLED, data=None, failure=None, run_at=None, sends=(), chords=()
-        )  # fmt: skip
+        outcome = replace(outcome, sends=(), chords=())
+        return replace(outcome, state=State.CANCELLED, kind=Kind.CANCELLED, data=None, failure=None, run_at=None)
     executions = held.executions + (outcome.started_at is not None and held.started_at is None)
     failure = outcome.failure
     if outcome.death and failure is not None:

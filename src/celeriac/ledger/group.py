@@ -16,9 +16,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeAlias
 
-from sqlalchemy.exc import DBAPIError
-
-from celeriac.errors import CeleriacError, LedgerFull, LedgerUnavailable
+from celeriac.errors import LedgerFull, LedgerUnavailable
 from celeriac.ledger.store import Ledger, Move
 
 log = logging.getLogger(__name__)
@@ -127,7 +125,7 @@ class Group:
                 log.warning("%s Trying again in %.1f s; %d moves wait.", error, pause, len(batch))
                 time.sleep(pause)
                 pause = min(pause * 2, 2)
-            except (DBAPIError, CeleriacError, ValueError, TypeError) as error:
+            except Exception as error:  # the thread must go on, whatever is wrong with an item
                 if len(batch) == 1:
                     log.exception("A move could not be written: %s", batch[0][0].__name__)
                     return [error]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, exists, func, or_, select, text
+from sqlalchemy import ColumnElement, Connection, exists, func, or_, select
 
 from celeriac.access import Permission, Principal
 from celeriac.errors import Fault, InvalidRequest, JobNotFound
@@ -20,6 +20,8 @@ from celeriac.ledger.store import Ledger
 from celeriac.states import State
 
 _UNFINISHED = Sql("SELECT id FROM jobs WHERE id IN ({each}) AND state NOT IN ('succeeded', 'failed', 'cancelled')")
+_QUEUED = Sql("SELECT 1 FROM jobs {by[jobs_ready]} WHERE state = 'queued' AND queue IN ({each}) LIMIT 1")
+_RUNNING = Sql("SELECT worker, COUNT(*) AS jobs FROM jobs {by[jobs_running]} WHERE state = 'running' GROUP BY worker")
 _CURSOR = re.compile("k[0-9a-f]{1,15}")
 _COLUMNS = [column for column in jobs.c if column.name not in ("rerun", "deaths", "chord", "group_index")]
 
@@ -132,8 +134,7 @@ def cancels(ledger: Ledger, worker: str) -> list[tuple[int, int]]:
 def any_queued(ledger: Ledger, names: Sequence[str]) -> bool:
     """Say whether a job waits in one of these queues: what a worker asks before it takes a turn to write."""
     with ledger.reading() as connection:
-        query = select(jobs.c.key).where(jobs.c.state == State.QUEUED, jobs.c.queue.in_(names)).limit(1)
-        return connection.execute(query).first() is not None
+        return connection.execute(_QUEUED.on(ledger.dialect), {"each": as_json(names)}).first() is not None
 
 
 def _oldest(connection: Connection, queue: str) -> int | None:
@@ -149,8 +150,8 @@ def _oldest(connection: Connection, queue: str) -> int | None:
 
 
 def _workers(connection: Connection) -> list[Worker]:
-    query = text("SELECT worker, COUNT(*) AS jobs FROM jobs WHERE state = 'running' GROUP BY worker")
-    running: dict[str, int] = {row.worker: row.jobs for row in connection.execute(query)}
+    rows = connection.execute(_RUNNING.on(connection.dialect.name))
+    running: dict[str, int] = {row.worker: row.jobs for row in rows}
     decode = msgspec.json.decode
     return [
         Worker(

@@ -44,9 +44,11 @@ class _IndexHint:
         return f"INDEXED BY {index}" if self._sqlite else ""
 
 
+# `{by_key}`: no index but the key, however tempting one looks to SQLite for another condition.
 # `{each}` and `{each_int}`: a one-column query over the JSON list in the parameter `each`.
 _WORDS = {
     "sqlite": {
+        "by_key": "NOT INDEXED",
         "each": "SELECT value FROM json_each(:each)",
         "each_int": "SELECT value FROM json_each(:each)",
         "lock": "",
@@ -54,6 +56,7 @@ _WORDS = {
         "skip_locked": "",
     },
     "postgresql": {
+        "by_key": "",
         "each": "SELECT jsonb_array_elements_text(CAST(:each AS jsonb))",
         "each_int": "SELECT CAST(x AS bigint) FROM jsonb_array_elements_text(CAST(:each AS jsonb)) AS x",
         "lock": "FOR UPDATE OF jobs",

@@ -21,8 +21,8 @@ from sqlalchemy import Connection, CursorResult, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
-from celeriac.failpoints import failpoint
 from celeriac.errors import LedgerFull, LedgerUnavailable
+from celeriac.failpoints import failpoint
 from celeriac.jobs import Kind
 from celeriac.ledger.sql import Sql, as_json
 
@@ -105,23 +105,32 @@ class _Turn:
 
     def __init__(self, path: Path | None) -> None:
         self._thread = threading.Lock()
+        self._owner: int | None = None
         self._path = path
         self._file: int | None = None
 
+    @property
+    def mine(self) -> bool:
+        """Whether this thread has the turn."""
+        return self._owner == threading.get_ident()
+
     def __enter__(self) -> None:
         self._thread.acquire()
+        self._owner = threading.get_ident()
         if self._path is not None:
             try:
                 if self._file is None:
                     self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 fcntl.lockf(self._file, fcntl.LOCK_EX)
             except BaseException:
+                self._owner = None
                 self._thread.release()
                 raise
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             fcntl.lockf(self._file, fcntl.LOCK_UN)
+        self._owner = None
         self._thread.release()
 
 
@@ -187,12 +196,36 @@ class Ledger:
             finally:
                 connection.close()
 
+    def copy(self, path: Path) -> None:
+        """Copy a SQLite ledger to a file, whole and as of one moment, whoever writes meanwhile."""
+        source, target = self._reader.raw_connection(), sqlite3.connect(path)
+        try:
+            source.driver_connection.backup(target)  # type: ignore[union-attr]
+        finally:
+            target.close()
+            source.close()
+
     def close(self) -> None:
         """Close every connection."""
         with self._turn:
             self._drop_connection()
             self._writer.dispose()
             self._reader.dispose()
+
+    @contextmanager
+    def let_go(self) -> Iterator[None]:
+        """Hold no connection while this process forks.
+
+        SQLite keeps in memory which locks its process has. A child would inherit that as its own
+        (https://www.sqlite.org/howtocorrupt.html, 2.6) and find the ledger locked for ever.
+        """
+        if self._turn.mine:  # a thread that forks inside its transaction cannot wait for itself
+            yield
+            return
+        with self._turn:
+            self._drop_connection()
+            self._reader.dispose()
+            yield
 
     def _write_connection(self) -> Connection:
         if self._connection is None:
@@ -256,5 +289,3 @@ def _meaning(error: DBAPIError) -> Exception:
     if primary in unavailable or error.connection_invalidated:
         return LedgerUnavailable(f"The ledger cannot be used now: {error.orig}. Nothing was accepted; try again.")
     return error
-
-

@@ -34,7 +34,7 @@ _ORPHANS = Sql(
     " ORDER BY key LIMIT :most"
 )
 _OLD_JOBS = Sql(
-    "SELECT key, id, state, queue, task FROM jobs {by[jobs_finished]}"
+    "SELECT key, id, state, queue, task, chord FROM jobs {by[jobs_finished]}"
     " WHERE finished_at IS NOT NULL AND finished_at < :before"
     " AND NOT EXISTS (SELECT 1 FROM chords WHERE chords.id = jobs.chord AND fired_at IS NULL)"
     " ORDER BY finished_at LIMIT :most"
@@ -50,7 +50,7 @@ _DELETE_BY_KEY = [
     Sql("DELETE FROM tags WHERE job IN ({each_int})"),
 ]
 _DELETE_EVENTS = Sql("DELETE FROM events WHERE job IN ({each_int})")
-_DELETE_PARTS = Sql("DELETE FROM chord_parts WHERE job IN ({each})")
+_DELETE_PARTS = Sql("DELETE FROM chord_parts WHERE chord IN ({each})")
 _DELETE_STALE = [
     Sql("DELETE FROM chords WHERE fired_at IS NOT NULL AND fired_at < :before"),
     Sql("DELETE FROM idempotency WHERE created_at < :before"),
@@ -130,7 +130,7 @@ def prune_jobs(tx: Transaction, before: int, most: int = 500) -> int:
         keys = [row.key for row in rows]
         for statement in (*_DELETE_BY_KEY, _DELETE_EVENTS):
             tx.run(statement, each=keys)
-        tx.run(_DELETE_PARTS, each=[row.id for row in rows])
+        tx.run(_DELETE_PARTS, each=sorted({row.chord for row in rows if row.chord}))
         for row in rows:
             tx.count(row.state, row.queue, row.task, -1)
     return len(rows)

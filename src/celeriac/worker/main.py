@@ -4,6 +4,7 @@ Called by `celeriac worker`. The same node runs under plain `celery -A app worke
 reads the same configuration.
 """
 
+import gc
 import logging
 import socket
 import sys
@@ -13,29 +14,22 @@ from celery.worker import state as worker_state
 from setproctitle import setproctitle
 
 from celeriac.app import Celeriac
-from celeriac.errors import CannotStart
 from celeriac.settings import Settings
 
 
-def run(
-    settings: Settings,
-    app: Celeriac,
-    queues: Sequence[str],
-    concurrency: int,
-    name: str = "worker",
-    pool: str = "prefork",
-) -> int:
+def run(settings: Settings, app: Celeriac, queues: Sequence[str], concurrency: int, name: str = "worker") -> int:
     """Run a worker node `name@host` until a signal; return the exit code.
 
     SIGTERM and SIGINT stop it warmly: nothing new is claimed, what has not started is given
     back, running jobs get `shutdown_seconds`.
     """
-    if pool != "prefork":
-        raise CannotStart(f"The pool {pool!r} is not supported. Use prefork.")
     sys.setswitchinterval(0.0005)  # the hub and the group's thread hand the GIL over often
     hostname = f"{name}@{socket.gethostname()}"
-    setproctitle(f"celeriac: worker {hostname}")
-    worker = app.Worker(
+
+    def title(*_: object) -> None:  # Celery would say celeryd, and its arguments
+        setproctitle(f"celeriac: worker {hostname}")
+
+    worker = type("Worker", (app.Worker,), {"set_process_status": title})(
         hostname=hostname,
         concurrency=concurrency,
         queues=list(queues),
@@ -44,5 +38,7 @@ def run(
         without_mingle=True,
         quiet=True,
     )
+    gc.collect()
+    gc.freeze()  # the children share what is here now; collecting it in each would copy it
     worker.start()
     return int(worker.exitcode or worker_state.should_stop or 0)

@@ -1,0 +1,131 @@
+"""`celeriac token`: make, list and revoke tokens, and print a one-time login link.
+
+These commands work on the ledger directly, so they need its database, not a token. A token's secret
+is shown once, alone on stdout.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from celeriac import clock
+from celeriac.access import Role
+from celeriac.cli.database import open_existing
+from celeriac.cli.options import home_option, json_option, load_settings
+from celeriac.cli.output import console, local, notes, print_json, suggest
+
+if TYPE_CHECKING:
+    from celeriac.ledger import Ledger
+    from celeriac.ledger.keys import Token
+
+DAY_MICROS = 86_400 * 1_000_000
+TICKET_SECONDS = 600
+role_option = click.option(
+    "--role", type=click.Choice([role.value for role in Role]), default=Role.SUBMITTER.value, show_default=True,
+    help="What it may do.",
+)  # fmt: skip
+
+
+@click.group("token")
+def command() -> None:
+    """Make, list and revoke tokens; print a login link."""
+
+
+@command.command("create")
+@click.option("--name", required=True, help="What it is for, as `ci` or `grafana`.")
+@role_option
+@click.option("--owner", help="Whose jobs it submits; the name if not given.")
+@click.option("--days", type=click.FloatRange(0, min_open=True), help="Expires after so many days; never if not given.")
+@home_option
+def create(name: str, role: str, owner: str | None, days: float | None, home: Path | None) -> None:
+    """Make a token and print its secret, which is not shown again."""
+    from celeriac.ledger import keys
+
+    expires_at = None if days is None else clock.micros() + int(days * DAY_MICROS)
+    click.echo(keys.create_token(_ledger(home), name, owner or name, Role(role), expires_at))
+    notes().print(f"This secret is shown only now. It may do what a {role} may.", style="dim")
+    suggest(f"celeriac token revoke {name}", "ends it")
+
+
+@command.command("list")
+@home_option
+@json_option
+def list_(home: Path | None, as_json: bool) -> None:
+    """List the newest 500 tokens, revoked ones included."""
+    from celeriac.ledger import keys
+
+    tokens = keys.all_tokens(_ledger(home))
+    if as_json:
+        for token in tokens:
+            print_json(_record(token))
+        return
+    _show(tokens)
+    suggest("celeriac token create --name NAME")
+
+
+@command.command("revoke")
+@click.argument("tokens", nargs=-1, required=True)
+@home_option
+def revoke(tokens: tuple[str, ...], home: Path | None) -> None:
+    """Revoke TOKENS by id or name; they stop working at once."""
+    from celeriac.ledger import keys
+
+    ledger = _ledger(home)
+    for token in tokens:
+        count = keys.revoke_token(ledger, token)
+        if not count:
+            raise click.ClickException(f"There is no token {token!r} in force. See `celeriac token list`.")
+        click.echo(f"Revoked {token}." if count == 1 else f"Revoked {count} tokens called {token}.")
+    suggest("celeriac token list")
+
+
+@command.command("login")
+@click.option("--owner", default="local", show_default=True, help="Who is logged in.")
+@home_option
+def login(owner: str, home: Path | None) -> None:
+    """Print a link that logs a browser in, once, as an admin."""
+    from celeriac.cli.supervisor.home import running, url_of
+    from celeriac.ledger import keys
+
+    settings = load_settings(home=home)
+    tenant = running(settings.home)
+    ticket = keys.create_ticket(open_existing(settings), owner, Role.ADMIN, TICKET_SECONDS)
+    click.echo(f"{tenant.url if tenant else url_of(settings)}/login?ticket={ticket}")
+    if tenant is None:
+        notes().print("No `celeriac dev` runs here; the link is for `celeriac web` with these settings.", style="dim")
+    notes().print("It works once, within ten minutes.", style="dim")
+
+
+def _ledger(home: Path | None) -> "Ledger":
+    return open_existing(load_settings(home=home))
+
+
+def _record(token: "Token") -> dict[str, object]:
+    return {
+        "id": token.id, "name": token.name, "owner": token.owner, "role": token.role.value,
+        "created_at": clock.rfc3339(token.created_at), "expires_at": clock.rfc3339(token.expires_at),
+        "revoked_at": clock.rfc3339(token.revoked_at),
+    }  # fmt: skip
+
+
+def _show(tokens: "list[Token]") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("name", "owner", "role", "created", "in force", "id"):
+        table.add_column(title)
+    for token in tokens:
+        state = _state(token)
+        cells = [token.name, token.owner, token.role.value, local(clock.rfc3339(token.created_at)), state, token.id]
+        table.add_row(*map(Text, cells), style="dim" if state in ("revoked", "expired") else None)
+    console().print(table)
+
+
+def _state(token: "Token") -> str:
+    if token.revoked_at is not None:
+        return "revoked"
+    if token.expires_at is None:
+        return "yes"
+    return "expired" if token.expires_at <= clock.micros() else f"until {local(clock.rfc3339(token.expires_at))}"

@@ -1,0 +1,198 @@
+"""The shapes of the API's answers: how jobs, events, queues, workers and tasks look as JSON.
+
+They encode straight to bytes, and the OpenAPI document takes its schemas from them. Field
+names are the vocabulary's; times are RFC 3339 in UTC. Called by the handlers.
+"""
+
+from typing import Any
+
+import msgspec
+
+from celeriac.app import TaskInfo, Tasks
+from celeriac.clock import rfc3339
+from celeriac.jobs import Event, Failure, Job, Progress, Queue, Receipt, Submission, Worker
+from celeriac.web.api.plain import NULL, plain
+
+
+class JobError(msgspec.Struct):
+    """Why a job failed or was cancelled."""
+
+    code: str
+    type: str
+    message: str
+    traceback: str | None
+
+
+class JobProgress(msgspec.Struct):
+    """How far a running job is."""
+
+    value: float
+    total: float | None
+    note: str | None
+
+
+class JobShape(msgspec.Struct):
+    """A job. In lists `args` and `result` are previews of at most 1 KiB; `number` is that of its newest event."""
+
+    id: str
+    task: str
+    state: str
+    queue: str
+    priority: int
+    args: msgspec.Raw
+    result: msgspec.Raw
+    error: JobError | None
+    progress: JobProgress | None
+    attempt: int
+    max_attempts: int | None
+    owner: str
+    tags: tuple[str, ...]
+    cost: int | None
+    created_at: str | None
+    run_at: str | None
+    expires_at: str | None
+    started_at: str | None
+    finished_at: str | None
+    worker: str | None
+    parent: str | None
+    root: str | None
+    group: str | None
+    schedule: str | None
+    number: int
+
+
+class JobPage(msgspec.Struct):
+    """A page of jobs, newest first; `after` leads to the next one and is null on the last."""
+
+    jobs: list[JobShape]
+    after: str | None
+
+
+class EventShape(msgspec.Struct):
+    """One line of a job's history."""
+
+    job: str
+    number: int
+    at: str | None
+    kind: str
+    data: msgspec.Raw
+
+
+class EventPage(msgspec.Struct):
+    """Events in order; `after` leads to the next ones and is null when there are no more yet."""
+
+    events: list[EventShape]
+    after: int | None
+
+
+class QueueShape(msgspec.Struct):
+    """A queue with the exact number of its jobs in each state."""
+
+    name: str
+    paused: bool
+    counts: dict[str, int]
+    oldest_queued_at: str | None
+
+
+class QueuePage(msgspec.Struct):
+    """Every queue."""
+
+    queues: list[QueueShape]
+
+
+class WorkerShape(msgspec.Struct):
+    """A worker node; `running` counts the jobs it holds."""
+
+    id: str
+    name: str
+    host: str
+    pid: int
+    queues: tuple[str, ...]
+    concurrency: int
+    pool: str
+    online: bool
+    running: int
+    started_at: str | None
+    beat_at: str | None
+    version: str
+
+
+class WorkerPage(msgspec.Struct):
+    """The workers, the living first."""
+
+    workers: list[WorkerShape]
+
+
+class TaskShape(msgspec.Struct):
+    """A task that can be submitted; `schema` is the JSON schema of its arguments."""
+
+    name: str
+    description: str
+    queues: tuple[str, ...]
+    schema: dict[str, Any]
+
+
+class TaskPage(msgspec.Struct):
+    """Every task."""
+
+    tasks: list[TaskShape]
+
+
+def job_shape(job: Job, tasks: Tasks) -> JobShape:
+    """Return a job as the API shows it: whole if it was read whole, else with previews."""
+    args = job.args if job.message is None else tasks.arguments(job.task, job.message).decode("utf-8", "surrogatepass")
+    return JobShape(
+        id=job.id, task=job.task, state=job.state, queue=job.queue, priority=job.priority, args=plain(args),
+        result=plain(job.result), error=_error(job.failure), progress=_progress(job.progress), attempt=job.attempt,
+        max_attempts=job.max_attempts, owner=job.owner, tags=job.tags, cost=job.cost,
+        created_at=rfc3339(job.created_at), run_at=rfc3339(job.run_at), expires_at=rfc3339(job.expires_at),
+        started_at=rfc3339(job.started_at), finished_at=rfc3339(job.finished_at),
+        worker=job.worker.rpartition("/")[0] or job.worker if job.worker else None, parent=job.parent, root=job.root,
+        group=job.group, schedule=job.schedule, number=job.number,
+    )  # fmt: skip
+
+
+def fresh_shape(submission: Submission, receipt: Receipt, tasks: Tasks) -> JobShape:
+    """Return a job that was accepted just now, without reading it back; equal to what a read would show."""
+    args = tasks.arguments(submission.task, submission.message).decode()
+    return JobShape(
+        id=receipt.id, task=submission.task, state=receipt.state, queue=submission.queue, priority=submission.priority,
+        args=plain(args), result=NULL, error=None, progress=None, attempt=0, max_attempts=submission.max_attempts,
+        owner=submission.owner, tags=submission.tags, cost=submission.cost, created_at=rfc3339(receipt.created_at),
+        run_at=rfc3339(submission.run_at), expires_at=rfc3339(submission.expires_at), started_at=None,
+        finished_at=None, worker=None, parent=submission.parent, root=submission.root, group=submission.group,
+        schedule=submission.schedule, number=1,
+    )  # fmt: skip
+
+
+def event_shape(event: Event) -> EventShape:
+    """Return an event as the API shows it."""
+    return EventShape(event.job, event.number, rfc3339(event.at), event.kind, plain(event.data))
+
+
+def queue_shape(queue: Queue) -> QueueShape:
+    """Return a queue as the API shows it."""
+    return QueueShape(queue.name, queue.paused_at is not None, queue.counts, rfc3339(queue.oldest_queued_at))
+
+
+def worker_shape(worker: Worker) -> WorkerShape:
+    """Return a worker as the API shows it."""
+    return WorkerShape(
+        worker.id, worker.name, worker.host, worker.pid, worker.queues, worker.concurrency, worker.pool, worker.online,
+        worker.running, rfc3339(worker.started_at), rfc3339(worker.beat_at), worker.version,
+    )  # fmt: skip
+
+
+def task_shape(task: TaskInfo) -> TaskShape:
+    """Return a task as the API shows it."""
+    return TaskShape(task.name, task.description, task.queues, task.schema)
+
+
+def _error(failure: Failure | None) -> JobError | None:
+    if failure is None:
+        return None
+    return JobError(failure.code, failure.type, failure.message, failure.traceback)
+
+
+def _progress(progress: Progress | None) -> JobProgress | None:
+    return None if progress is None else JobProgress(progress.value, progress.total, progress.note)

@@ -1,0 +1,53 @@
+"""The front page: the one a demo brings along, or a small one that says where to go.
+
+A folder of pages has an `index.html`, shown at `/`; its other files are at `/demo/<name>`. The
+page needs no login to load, since it holds no secret: what it shows it asks the API for.
+"""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from celeriac.errors import CannotStart
+from celeriac.web.pages import STATIC, page
+from celeriac.web.site import Site
+
+# Files change with the program, not between requests: browsers ask again and mostly hear "not modified".
+_ASK_AGAIN = {"Cache-Control": "no-cache"}
+
+
+def routes(site: Site, pages: Path | None) -> list[BaseRoute]:
+    """Return the routes of the front page and of the files that pages need."""
+    static: list[BaseRoute] = [Mount("/static", Files(directory=STATIC))]
+    if pages is None:
+        return [Route("/", _small(site), methods=["GET"]), *static]
+    index = pages / "index.html"
+    if not index.is_file():
+        raise CannotStart(f"The folder of pages {pages} has no index.html.")
+
+    async def home(request: Request) -> Response:
+        return FileResponse(index, headers=_ASK_AGAIN)
+
+    return [Route("/", home, methods=["GET"]), Mount("/demo", Files(directory=pages)), *static]
+
+
+class Files(StaticFiles):
+    """A folder of files that browsers may keep as long as they ask whether it is still the newest."""
+
+    def file_response(self, *args: object, **options: object) -> Response:
+        """Answer with a file."""
+        response = super().file_response(*args, **options)  # type: ignore[arg-type]
+        response.headers.update(_ASK_AGAIN)
+        return response
+
+
+def _small(site: Site) -> Callable[[Request], Awaitable[Response]]:
+    async def home(request: Request) -> Response:
+        tasks = site.tasks.names
+        return page("home.html", address=str(request.base_url).rstrip("/"), task=tasks[0] if tasks else "my-task")
+
+    return home

@@ -1,0 +1,148 @@
+"""A terminal for tests: runs the real `celeriac` in a folder of its own, types Ctrl-C, reads what it prints.
+
+`until` is the one way to wait: it asks again and again, up to a deadline that only a failure reaches.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+Answer = TypeVar("Answer")
+DEADLINE_SECONDS = 60.0
+CELERIAC = (sys.executable, "-P", "-m", "celeriac")
+
+
+def until(question: Callable[[], Answer], hoped: str) -> Answer:
+    """What the question answers as soon as that is true; fails saying what was hoped for."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not (answer := question()):
+        assert time.monotonic() < deadline, f"{hoped}: not within {DEADLINE_SECONDS:.0f} s"
+        pause(0.02)
+    return answer
+
+
+def pause(seconds: float) -> None:
+    threading.Event().wait(seconds)
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """The environment without anybody's own settings."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CELERIAC_")}
+    return {**clean, **variables}
+
+
+class Terminal:
+    """One running command. It leads a process group, as a shell's foreground job does."""
+
+    def __init__(self, folder: Path, *words: str, before: tuple[str, ...] = CELERIAC, **variables: str) -> None:
+        self.folder = folder
+        self._out, self._err = folder / f"{id(self)}.out", folder / f"{id(self)}.err"
+        with self._out.open("w") as out, self._err.open("w") as err:
+            self._popen = subprocess.Popen(
+                (*before, *words), cwd=folder, env=environment(**variables), stdin=subprocess.DEVNULL, stdout=out,
+                stderr=err, start_new_session=True,
+            )  # fmt: skip
+        self._seen: set[psutil.Process] = set()
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def out(self) -> str:
+        return self._out.read_text()
+
+    @property
+    def err(self) -> str:
+        return self._err.read_text()
+
+    @property
+    def all(self) -> str:
+        return self.out + self.err
+
+    def shows(self, pattern: str) -> re.Match[str]:
+        """Waits until the output holds the pattern."""
+
+        def question() -> re.Match[str] | None:
+            found = re.search(pattern, self.all)
+            if not found:
+                assert self._popen.poll() is None, f"ended before it showed {pattern!r}:\n{self.all}"
+            return found
+
+        try:
+            return until(question, f"{pattern!r} is shown")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.all}") from None
+
+    def family(self) -> list[psutil.Process]:
+        """All processes below this one, which `end` expects to be gone."""
+        try:
+            below = psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+        self._seen.update(below)
+        return below
+
+    def process(self, title: str) -> psutil.Process | None:
+        """The process whose command line holds this, if there is one."""
+        for process in self.family():
+            try:
+                if title in " ".join(process.cmdline()):
+                    return process
+            except (psutil.NoSuchProcess, psutil.ZombieProcess):
+                continue
+        return None
+
+    def ctrl_c(self) -> None:
+        """What the terminal does: SIGINT to the whole foreground group."""
+        self.family()
+        os.killpg(self.pid, signal.SIGINT)
+
+    def send(self, number: int) -> None:
+        self.family()
+        self._popen.send_signal(number)
+
+    def end(self) -> int:
+        """Waits until it has ended and nothing of it is left; the exit code."""
+        until(lambda: self._popen.poll() is not None, "the end of the command")
+        until(lambda: not any(alive(process) for process in self._seen), "the end of all processes below it")
+        return self._popen.returncode
+
+    def close(self) -> None:
+        """Leaves nothing behind, whatever the test found."""
+        below = self.family()
+        self._popen.kill()
+        self._popen.wait()
+        for process in [*below, *self._seen]:
+            if alive(process):
+                process.kill()
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def run(folder: Path, *words: str, input: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end."""
+    return subprocess.run(
+        (*CELERIAC, *words), cwd=folder, env=environment(**variables), input=input, capture_output=True, text=True,
+        timeout=DEADLINE_SECONDS,
+    )  # fmt: skip
+
+
+def json_of(text: str) -> list[dict[str, object]]:
+    """One JSON value for each line."""
+    return [json.loads(line) for line in text.splitlines()]
