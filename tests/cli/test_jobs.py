@@ -1,5 +1,6 @@
 """`submit`, `watch` and `jobs` against a real server, from its folder."""
 
+import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -58,11 +59,17 @@ def test_a_failed_job_is_a_failed_command_with_its_reason(celeriac):
 
 
 def test_wrong_arguments_are_all_named_at_once(celeriac):
-    result = celeriac("submit", "lcs", "a=1", "c=x")
+    result = celeriac("submit", "divide", "x=one", "z=1")
 
     assert result.returncode == 1
     assert result.stderr.splitlines()[0] == "celeriac: Not valid:"
-    assert {line.split()[0] for line in result.stderr.splitlines()[1:]} == {"/args/a", "/args/b", "/args/c"}
+    assert {line.split()[0] for line in result.stderr.splitlines()[1:]} == {"/args/x", "/args/y", "/args/z"}
+
+
+def test_what_is_typed_for_a_text_parameter_is_text(celeriac):
+    result = celeriac("submit", "lcs", "a=1234", "b=023", "--json")
+
+    assert json.loads(result.stdout)["result"]["text"] == "23"
 
 
 def test_an_unknown_task_is_told_the_known_ones(celeriac):

@@ -1,0 +1,129 @@
+"""Tokens and tickets: only who holds a secret gets in, and a ticket opens the door once."""
+
+import threading
+
+import pytest
+
+from celeriac import clock
+from celeriac.access import Permission
+from celeriac.access.principals import PERMISSIONS, Role
+from celeriac.ledger import Ledger, keys
+from conformance.moves import SECOND, select
+
+
+def test_a_token_opens_for_its_owner_and_role(ledger: Ledger):
+    secret = keys.create_token(ledger, "laptop", "ann", Role.SUBMITTER)
+
+    principal = keys.principal_of(ledger, secret)
+
+    assert principal.owner == "ann"
+    assert principal.permissions == PERMISSIONS[Role.SUBMITTER]
+    assert not principal.may(Permission.TOKENS)
+
+
+@pytest.mark.parametrize("secret", ["", "cel_wrong", "'; DROP TABLE tokens; --", "\ud800", "\0"])
+def test_an_unknown_secret_opens_nothing(ledger: Ledger, secret: str):
+    keys.create_token(ledger, "laptop", "ann", Role.ADMIN)
+
+    assert keys.principal_of(ledger, secret) is None
+    assert keys.use_ticket(ledger, secret) is None
+
+
+def test_no_secret_is_kept(ledger: Ledger):
+    token = keys.create_token(ledger, "laptop", "ann", Role.ADMIN)
+    ticket = keys.create_ticket(ledger, "ann", Role.ADMIN)
+
+    rows = select(ledger, "SELECT * FROM tokens") + select(ledger, "SELECT * FROM tickets")
+    assert token not in str(rows)
+    assert ticket not in str(rows)
+
+
+def test_a_digest_is_no_secret(ledger: Ledger):
+    keys.create_token(ledger, "laptop", "ann", Role.ADMIN)
+    [(digest,)] = select(ledger, "SELECT digest FROM tokens")
+
+    assert keys.principal_of(ledger, digest) is None
+
+
+def test_a_token_ends_at_its_expiry(ledger: Ledger, fake_clock):
+    secret = keys.create_token(ledger, "laptop", "ann", Role.VIEWER, clock.micros() + 10 * SECOND)
+
+    fake_clock.advance(9)
+    assert keys.principal_of(ledger, secret) is not None
+    fake_clock.advance(1)
+    assert keys.principal_of(ledger, secret) is None
+
+
+@pytest.mark.parametrize("by", ["id", "name"])
+def test_a_revoked_token_opens_nothing(ledger: Ledger, by: str):
+    secret = keys.create_token(ledger, "laptop", "ann", Role.VIEWER)
+    other = keys.create_token(ledger, "desk", "ann", Role.VIEWER)
+    [token] = [token for token in keys.all_tokens(ledger) if token.name == "laptop"]
+
+    assert keys.revoke_token(ledger, getattr(token, by)) == 1
+
+    assert keys.principal_of(ledger, secret) is None
+    assert keys.principal_of(ledger, other) is not None
+    assert keys.revoke_token(ledger, getattr(token, by)) == 0
+
+
+def test_all_tokens_are_listed_newest_first_with_what_became_of_them(ledger: Ledger, fake_clock):
+    for name in ("one", "two"):
+        keys.create_token(ledger, name, "ann", Role.VIEWER)
+        fake_clock.advance(1)
+    keys.revoke_token(ledger, "one")
+
+    tokens = keys.all_tokens(ledger)
+    assert [(token.name, token.role, token.revoked_at is None) for token in tokens] == [
+        ("two", Role.VIEWER, True),
+        ("one", Role.VIEWER, False),
+    ]
+
+
+def test_a_token_of_the_home_folder_is_remembered_once(ledger: Ledger):
+    for _ in range(2):
+        keys.remember_token(ledger, "cel_home", "home", "me", Role.ADMIN)
+
+    assert len(keys.all_tokens(ledger)) == 1
+    assert keys.principal_of(ledger, "cel_home").owner == "me"
+
+
+def test_remembering_a_revoked_token_does_not_bring_it_back(ledger: Ledger):
+    keys.remember_token(ledger, "cel_home", "home", "me", Role.ADMIN)
+    keys.revoke_token(ledger, "home")
+
+    keys.remember_token(ledger, "cel_home", "home", "me", Role.ADMIN)
+
+    assert keys.principal_of(ledger, "cel_home") is None
+
+
+def test_a_ticket_opens_once(ledger: Ledger):
+    ticket = keys.create_ticket(ledger, "ann", Role.OPERATOR)
+
+    assert keys.use_ticket(ledger, ticket) == ("ann", Role.OPERATOR)
+    assert keys.use_ticket(ledger, ticket) is None
+
+
+def test_a_ticket_opens_for_one_of_many_who_come_at_once(ledger: Ledger):
+    ticket = keys.create_ticket(ledger, "ann", Role.OPERATOR)
+    opened = []
+
+    threads = [threading.Thread(target=lambda: opened.append(keys.use_ticket(ledger, ticket))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(opened, key=str) == [("ann", Role.OPERATOR), *[None] * 7]
+
+
+def test_an_old_ticket_opens_nothing(ledger: Ledger, fake_clock):
+    ticket = keys.create_ticket(ledger, "ann", Role.OPERATOR, seconds=5)
+    fake_clock.advance(5)
+
+    assert keys.use_ticket(ledger, ticket) is None
+
+
+def test_a_ticket_is_no_token_and_a_token_no_ticket(ledger: Ledger):
+    assert keys.principal_of(ledger, keys.create_ticket(ledger, "ann", Role.ADMIN)) is None
+    assert keys.use_ticket(ledger, keys.create_token(ledger, "laptop", "ann", Role.ADMIN)) is None

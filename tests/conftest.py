@@ -1,0 +1,86 @@
+"""Fixtures that every folder of tests shares: a ledger of its own, and time that passes only when told to.
+
+`ledger` is parametrised by the databases of DATABASES; what holds on one must hold on all.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from celeriac import clock
+from celeriac.ledger import Ledger, migrations
+
+DATABASES = ["sqlite"]
+DEADLINE_SECONDS = 30.0
+
+
+@pytest.fixture(scope="session")
+def blank_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty SQLite ledger, migrated once; tests work on copies of it."""
+    path = tmp_path_factory.mktemp("blank") / "ledger.db"
+    ledger = Ledger(f"sqlite:///{path}")
+    migrations.upgrade(ledger)
+    ledger.close()
+    return path
+
+
+@pytest.fixture(params=DATABASES)
+def ledger_url(blank_sqlite: Path, tmp_path: Path) -> str:
+    """The URL of a ledger that is migrated and empty."""
+    path = shutil.copy(blank_sqlite, tmp_path / "ledger.db")
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def ledger(ledger_url: str) -> Iterator[Ledger]:
+    """A ledger that is migrated and empty."""
+    opened = Ledger(ledger_url)
+    yield opened
+    opened.close()
+
+
+class FakeClock:
+    """Both clocks of `celeriac.clock`, standing still until `advance`."""
+
+    def __init__(self) -> None:
+        self._real = clock.micros
+        self._monotonic = 1_000.0
+        self._micros = clock.micros()
+
+    def monotonic(self) -> float:
+        return self._monotonic
+
+    def micros(self, moment: datetime | None = None) -> int:
+        return self._micros if moment is None else self._real(moment)
+
+    def advance(self, seconds: float) -> None:
+        self._monotonic += seconds
+        self._micros += int(seconds * 1_000_000)
+
+
+@pytest.fixture
+def fake_clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """Time that passes only by `advance`."""
+    fake = FakeClock()
+    monkeypatch.setattr(clock, "monotonic", fake.monotonic)
+    monkeypatch.setattr(clock, "micros", fake.micros)
+    return fake
+
+
+def wait_until(happened: Callable[[], bool], what: str, seconds: float = DEADLINE_SECONDS) -> None:
+    """Wait for something that another thread or process does; fail with `what` at the deadline."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"Still not so after {seconds:.0f} s: {what}")
+        time.sleep(0.005)
+
+
+@pytest.fixture(name="wait_until")
+def _wait_until() -> Callable[..., None]:
+    """The one way to wait for real threads and processes."""
+    return wait_until

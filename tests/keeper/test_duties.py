@@ -1,0 +1,207 @@
+"""The duties of falling due, forgetting and adding up, one tick at a time; and the loop that takes the ticks."""
+
+from collections.abc import Iterator
+
+import pytest
+from conformance.moves import (
+    BOOM,
+    SECOND,
+    accept,
+    counted,
+    kinds,
+    look,
+    select,
+    state_of,
+    submission,
+    submit_all,
+    take,
+)
+
+from celeriac import clock
+from celeriac.keeper import due, pruner
+from celeriac.keeper.due import Due
+from celeriac.keeper.leader import Leader
+from celeriac.keeper.loop import Loop
+from celeriac.keeper.pruner import Pruner
+from celeriac.keeper.tally import Tally
+from celeriac.ledger import Ledger, upkeep
+from celeriac.settings import Settings
+from celeriac.states import State
+
+# Due
+
+
+def test_due_sleeps_until_the_next_moment(ledger: Ledger, leader: Leader):
+    duty = Due(leader)
+    assert duty.tick() == due.LOOK_SECONDS
+
+    accept(ledger, run_at=clock.micros() + 250_000)
+    assert duty.tick() == 0.25
+    accept(ledger, expires_at=clock.micros() + 100_000)
+    assert duty.tick() == 0.1
+
+
+def test_due_looks_up_in_time_even_if_the_next_moment_is_far(ledger: Ledger, leader: Leader):
+    accept(ledger, run_at=clock.micros() + 3600 * SECOND)
+
+    assert Due(leader).tick() == due.LOOK_SECONDS
+
+
+def test_due_queues_what_is_due_and_cancels_what_has_expired(ledger: Ledger, leader: Leader, fake_clock):
+    soon, gone = accept(ledger, run_at=clock.micros() + SECOND), accept(ledger, expires_at=clock.micros() + SECOND)
+    both = accept(ledger, run_at=clock.micros() + SECOND, expires_at=clock.micros() + SECOND)
+    fake_clock.advance(1)
+
+    Due(leader).tick()
+
+    assert [state_of(ledger, id) for id in (soon, gone, both)] == [State.QUEUED, State.CANCELLED, State.CANCELLED]
+    assert look(ledger, gone).failure.code == "expired"
+    counted(ledger)
+
+
+def test_due_comes_back_at_once_while_there_is_more(ledger: Ledger, leader: Leader, fake_clock, monkeypatch):
+    monkeypatch.setattr(due, "BATCH", 2)
+    submit_all(ledger, *(submission(run_at=clock.micros() + n + 1) for n in range(5)))
+    fake_clock.advance(1)
+    duty = Due(leader)
+
+    pauses = [duty.tick() for _ in range(3)]
+
+    assert pauses == [0, 0, due.LOOK_SECONDS]
+    assert len(take(ledger, 10)) == 5
+
+
+def test_due_takes_no_turn_to_write_when_nothing_is_due(ledger: Ledger, leader: Leader):
+    accept(ledger, run_at=clock.micros() + SECOND)
+    told = []
+    ledger.announce = told.append
+
+    Due(leader).tick()
+
+    assert told == []
+
+
+# Pruner
+
+
+def test_jobs_go_after_their_days_and_events_after_theirs(ledger: Ledger, leader: Leader, fake_clock):
+    id = accept(ledger, failure=BOOM)
+    waiting = accept(ledger)
+    duty = Pruner(leader, job_days=30, event_days=7)
+
+    fake_clock.advance(86_400 * 6)
+    assert duty.tick() == pruner.LOOK_SECONDS
+    assert kinds(ledger, id) == ["submitted", "failed"]
+
+    fake_clock.advance(86_400 * 2)
+    assert duty.tick() == pruner.PAUSE_SECONDS
+    assert select(ledger, "SELECT DISTINCT id FROM events JOIN jobs ON key = job") == [(waiting,)]
+    assert duty.tick() == pruner.LOOK_SECONDS
+    assert state_of(ledger, id) is State.FAILED
+
+    fake_clock.advance(86_400 * 23)
+    duty.tick()
+    assert select(ledger, "SELECT id FROM jobs") == [(waiting,)]
+    counted(ledger)
+
+
+def test_the_pruner_goes_in_small_batches(ledger: Ledger, leader: Leader, fake_clock, monkeypatch):
+    monkeypatch.setattr(pruner, "BATCH", 2)
+    submit_all(ledger, *(submission(failure=BOOM) for _ in range(5)))
+    fake_clock.advance(86_400 * 40)
+    duty = Pruner(leader, job_days=30, event_days=7)
+
+    left = []
+    while duty.tick() != pruner.LOOK_SECONDS:
+        left += select(ledger, "SELECT COUNT(*) FROM jobs")
+
+    assert left == [(3,), (1,)]
+    assert select(ledger, "SELECT COUNT(*) FROM jobs") == [(0,)]
+
+
+def test_a_known_key_is_forgotten_with_its_job(ledger: Ledger, leader: Leader, fake_clock):
+    accept(ledger, failure=BOOM, idempotency_key="k", fingerprint="f")
+    duty = Pruner(leader, job_days=30, event_days=7)
+    fake_clock.advance(86_400 * 31)
+
+    while duty.tick() != pruner.LOOK_SECONDS:
+        pass
+
+    assert select(ledger, "SELECT * FROM idempotency") == []
+
+
+# Tally
+
+
+def test_the_tally_folds_and_then_has_nothing_to_do(ledger: Ledger, leader: Leader):
+    for _ in range(3):
+        accept(ledger)
+    told = []
+    duty = Tally(leader)
+
+    duty.tick()
+    ledger.announce = told.append
+    duty.tick()
+
+    assert not upkeep.any_delta(ledger)
+    assert told == []
+    assert counted(ledger) == {("queued", "default", "add"): 3}
+
+
+# The loop
+
+
+@pytest.fixture
+def loop(ledger_url: str) -> Iterator[Loop]:
+    loop = Loop(Settings(database_url=ledger_url))
+    yield loop
+    loop._listener.close()
+    loop.leader.ledger.close()
+
+
+def test_one_step_elects_and_does_every_duty(loop: Loop):
+    ledger = loop.leader.ledger
+    late = accept(ledger, run_at=clock.micros() + 1)
+    take(ledger)
+    id = accept(ledger)
+    take(ledger, worker="nobody")
+
+    assert loop.step() >= 0
+
+    assert loop.leader.leads
+    assert state_of(ledger, id) is State.QUEUED
+    assert state_of(ledger, late) is State.QUEUED
+
+
+def test_a_duty_that_fails_is_logged_and_the_others_go_on(loop: Loop, monkeypatch, caplog):
+    def fails() -> float:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(loop._due, "tick", fails)
+    ledger = loop.leader.ledger
+    accept(ledger)
+
+    loop.step()
+
+    assert "Due failed and is tried again" in caplog.text
+    assert select(ledger, "SELECT SUM(jobs) FROM counts") == [(1,)]
+
+
+def test_a_loop_that_is_told_to_stop_gives_up_the_lead(loop: Loop):
+    loop.step()
+    loop.stop()
+
+    loop.run()
+
+    assert select(loop.leader.ledger, "SELECT released FROM leaders") == [(1,)]
+    assert not loop.leader.leads
+
+
+def test_an_announced_moment_wakes_the_duty_it_concerns(loop: Loop):
+    loop.step()
+    loop._next[loop._due] = clock.monotonic() + 3600
+
+    accept(loop.leader.ledger, run_at=clock.micros() + 3600 * SECOND)
+    loop._wait(30)
+
+    assert loop._next[loop._due] == 0.0

@@ -1,0 +1,161 @@
+"""Migrations: they make the schema of schema.py, keep what is there, and refuse what they do not know."""
+
+import re
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from conformance.moves import accept, kinds, select
+from sqlalchemy import inspect
+
+from celeriac.errors import LedgerVersion
+from celeriac.ledger import Ledger, migrations
+from celeriac.ledger.schema import metadata
+
+LATER = '''"""A later release adds a column."""
+import sqlalchemy as sa
+from alembic import op
+revision, down_revision, branch_labels, depends_on = "9999", "{head}", None, None
+def upgrade():
+    op.add_column("queues", sa.Column("later", sa.Text()))
+'''
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Iterator[Ledger]:
+    """A ledger whose database has nothing in it."""
+    ledger = Ledger(f"sqlite:///{tmp_path}/empty.db")
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def later_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make this program one that knows a revision more."""
+    scripts = tmp_path / "scripts"
+    shutil.copytree(Path(migrations.__file__).parent, scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    (scripts / "versions" / "r9999_later.py").write_text(LATER.format(head=migrations.HEAD))
+    config = Config()
+    config.set_main_option("script_location", str(scripts))
+    monkeypatch.setattr(migrations, "_config", lambda: config)
+    monkeypatch.setattr(migrations, "HEAD", "9999")
+
+
+def write_revision(ledger: Ledger, revision: str) -> None:
+    with ledger.transaction() as tx:
+        tx.connection.exec_driver_sql("UPDATE alembic_version SET version_num = ?", (revision,))
+
+
+def shape(ledger: Ledger) -> dict[str, object]:
+    """Tables with their columns and keys as the database tells them, and the SQL of every index."""
+    with ledger.reading() as connection:
+        seen = inspect(connection)
+        tables = {
+            name: (
+                [{**column, "type": str(column["type"])} for column in seen.get_columns(name)],
+                seen.get_pk_constraint(name)["constrained_columns"],
+                sorted(constraint["column_names"] for constraint in seen.get_unique_constraints(name)),
+            )
+            for name in seen.get_table_names()
+            if name != "alembic_version"
+        }
+    indexes = select(ledger, "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL")
+    counters = select(ledger, "SELECT name FROM sqlite_master WHERE sql LIKE '%AUTOINCREMENT%' ORDER BY name")
+    return {"tables": tables, "indexes": {name: re.sub(r"\s+", " ", sql) for name, sql in indexes}, "auto": counters}
+
+
+def test_the_migrations_make_exactly_the_schema(ledger: Ledger, empty: Ledger):
+    with empty.transaction() as tx:
+        metadata.create_all(tx.connection)
+
+    assert shape(ledger) == shape(empty)
+    assert " WHERE state = 'queued'" in shape(ledger)["indexes"]["jobs_ready"]
+
+
+def test_the_known_revision_is_the_last_script():
+    assert ScriptDirectory.from_config(migrations._config()).get_current_head() == migrations.HEAD
+
+
+def test_an_empty_database_is_upgraded_once(empty: Ledger):
+    assert migrations.revision(empty) is None
+
+    assert migrations.upgrade(empty) is True
+
+    assert migrations.revision(empty) == migrations.HEAD
+    assert migrations.upgrade(empty) is False
+    migrations.check(empty)
+
+
+def test_an_upgrade_that_fails_leaves_the_database_as_it_was(empty: Ledger):
+    with empty.transaction() as tx:
+        tx.connection.exec_driver_sql("CREATE TABLE workers (id INTEGER)")  # in the way of the migration
+
+    with pytest.raises(Exception, match="workers"):
+        migrations.upgrade(empty)
+
+    assert select(empty, "SELECT name FROM sqlite_master WHERE type = 'table'") == [("workers",)]
+    assert migrations.revision(empty) is None
+
+
+def test_a_newer_database_is_refused_and_left_alone(ledger: Ledger):
+    write_revision(ledger, "9999")
+    before = shape(ledger)
+
+    for act in (migrations.upgrade, migrations.check):
+        with pytest.raises(LedgerVersion, match=r"revision 9999.*does not know.*newer"):
+            act(ledger)
+    assert (shape(ledger), migrations.revision(ledger)) == (before, "9999")
+
+
+def test_an_empty_database_says_what_to_do(empty: Ledger):
+    with pytest.raises(LedgerVersion, match=r"is empty\. Run `celeriac migrate`"):
+        migrations.check(empty)
+
+
+def test_an_older_database_says_what_to_do(ledger: Ledger, later_release: None):
+    with pytest.raises(LedgerVersion, match=r"at revision 0001, this program needs 9999\. Run `celeriac migrate`"):
+        migrations.check(ledger)
+
+
+def test_an_older_database_is_brought_up_with_all_that_is_in_it(ledger: Ledger, later_release: None):
+    id = accept(ledger)
+
+    assert migrations.upgrade(ledger) is True
+
+    assert migrations.revision(ledger) == "9999"
+    assert select(ledger, "SELECT later FROM queues") == []
+    assert kinds(ledger, id) == ["submitted"]
+
+
+def test_an_older_database_is_copied_before(ledger: Ledger, later_release: None, tmp_path: Path):
+    id = accept(ledger)
+
+    copy = migrations.copy_before_upgrade(ledger)
+    migrations.upgrade(ledger)
+
+    assert copy == tmp_path / "ledger.db.before-9999"
+    copied = Ledger(f"sqlite:///{copy}")
+    assert migrations.revision(copied) == "0001"
+    assert kinds(copied, id) == ["submitted"]
+    copied.close()
+
+
+def test_a_copy_is_whole_though_somebody_reads_and_writes(ledger: Ledger, later_release: None):
+    with ledger.reading() as connection:
+        connection.exec_driver_sql("SELECT COUNT(*) FROM jobs").all()  # holds the log back from the file
+        ids = [accept(ledger) for _ in range(20)]
+        copy = migrations.copy_before_upgrade(ledger)
+
+    copied = sqlite3.connect(copy)
+    found = [id for (id,) in copied.execute("SELECT id FROM jobs ORDER BY key")]
+    copied.close()
+    assert found == ids
+
+
+def test_a_current_or_empty_database_is_not_copied(ledger: Ledger, empty: Ledger):
+    assert migrations.copy_before_upgrade(ledger) is None
+    assert migrations.copy_before_upgrade(empty) is None

@@ -1,0 +1,188 @@
+"""The store: writers of many processes take turns, a killed one leaves no half, a forked one opens its own."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from conformance.moves import accept, counted, kinds, roll_back, select, submission, take
+from oracle import violations
+
+from celeriac.errors import LedgerUnavailable
+from celeriac.ledger import Ledger, open_ledger, read, submit
+
+TESTS = Path(__file__).parent.parent
+
+
+def writer(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Start one of the programs of `writers`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ledger.writers", *arguments],
+        cwd=TESTS, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def result(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Wait for a program; return its exit code and what it said."""
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out + err
+
+
+def integrity(url: str) -> list[tuple[str]]:
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        found = connection.execute("PRAGMA integrity_check").fetchall()
+    connection.close()
+    return found
+
+
+def test_writers_of_several_processes_are_never_told_that_the_database_is_locked(ledger: Ledger):
+    processes = [writer("hammer", ledger.url, name, "150") for name in ("one", "two")]
+    for number in range(150):
+        accept(ledger, id=f"three-{number}")
+
+    assert [result(process) for process in processes] == [(0, ""), (0, "")]
+    assert counted(ledger) == {("queued", "default", "add"): 450}
+    assert violations(ledger, ended=False) == []
+    assert integrity(ledger.url) == [("ok",)]
+
+
+def test_a_reader_does_not_wait_for_a_writer(ledger: Ledger):
+    id = accept(ledger)
+
+    with ledger.transaction() as tx:
+        submit(tx, [submission(id="unseen")])
+        tx.flush()
+        assert kinds(ledger, id) == ["submitted"]
+        assert select(ledger, "SELECT COUNT(*) FROM jobs") == [(1,)]
+
+    assert select(ledger, "SELECT COUNT(*) FROM jobs") == [(2,)]
+
+
+def test_a_writer_does_not_wait_for_a_reader(ledger: Ledger):
+    with ledger.reading() as connection:
+        before = connection.exec_driver_sql("SELECT COUNT(*) FROM jobs").scalar_one()
+        accept(ledger)
+        assert connection.exec_driver_sql("SELECT COUNT(*) FROM jobs").scalar_one() == before
+    assert select(ledger, "SELECT COUNT(*) FROM jobs") == [(before + 1,)]
+
+
+def test_threads_take_turns(ledger: Ledger):
+    def work(name: str) -> None:
+        for number in range(20):
+            accept(ledger, id=f"{name}-{number}")
+
+    threads = [threading.Thread(target=work, args=(str(name),)) for name in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert counted(ledger) == {("queued", "default", "add"): 160}
+
+
+def test_the_turn_is_given_back_after_an_error(ledger: Ledger):
+    roll_back(ledger, submit, submission(id="one"))
+
+    assert accept(ledger, id="one") == "one"
+
+
+def test_two_ledgers_of_one_process_share_a_file(ledger: Ledger):
+    other = Ledger(ledger.url)
+    threads = [
+        threading.Thread(target=lambda each=each, name=name: [accept(each, id=f"{name}-{n}") for n in range(30)])
+        for name, each in {"a": ledger, "b": other}.items()
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    other.close()
+
+    assert counted(ledger) == {("queued", "default", "add"): 60}
+
+
+@pytest.mark.parametrize(("failpoint", "kept"), [("before-commit", []), ("after-commit", [("killed",)])])
+def test_a_writer_that_is_killed_leaves_the_ledger_whole_and_free(ledger: Ledger, failpoint: str, kept: list):
+    code, said = result(writer("submit", ledger.url, "killed", CELERIAC_FAILPOINT=failpoint))
+
+    assert (code, said) == (-signal.SIGKILL, "")
+    assert select(ledger, "SELECT id FROM jobs") == kept
+    assert accept(ledger, id="next") == "next"
+    assert violations(ledger, ended=False) == []
+    assert integrity(ledger.url) == [("ok",)]
+
+
+def test_a_program_without_a_failpoint_survives(ledger: Ledger):
+    assert result(writer("submit", ledger.url, "lived")) == (0, "survived\n")
+
+
+def test_a_writer_that_is_killed_inside_its_transaction_gives_its_turn_back(ledger: Ledger):
+    holder = writer("hold", ledger.url)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "inside\n"
+    waiting = threading.Thread(target=accept, args=(ledger,), kwargs={"id": "waited"})
+    waiting.start()
+
+    holder.kill()
+    holder.communicate(timeout=30)
+    waiting.join(30)
+
+    assert select(ledger, "SELECT id FROM jobs") == [("waited",)]
+    assert violations(ledger, ended=False) == []
+
+
+def test_a_child_gets_a_ledger_of_its_own(ledger: Ledger):
+    assert result(writer("check-after-fork", ledger.url)) == (0, "")
+
+
+def test_a_child_forked_in_the_midst_of_a_transaction_can_write(ledger: Ledger):
+    assert result(writer("fork", ledger.url)) == (0, "")
+
+    assert counted(ledger) == {("queued", "default", "add"): 3 * (2000 + 20 + 21)}
+    assert violations(ledger, ended=False) == []
+    assert integrity(ledger.url) == [("ok",)]
+
+
+def test_a_process_has_one_ledger_for_each_url(ledger_url: str):
+    opened = open_ledger(ledger_url)
+
+    assert open_ledger(ledger_url) is opened
+    opened.close()
+
+
+def test_a_ledger_that_cannot_be_opened_is_unavailable(tmp_path: Path):
+    missing = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    (tmp_path / "ledger.db").mkdir()
+
+    with pytest.raises(LedgerUnavailable):
+        accept(missing)
+    with pytest.raises(LedgerUnavailable):
+        read.any_queued(missing, ["default"])
+
+
+def test_a_ledger_works_on_after_a_fault_in_a_move(ledger: Ledger):
+    with pytest.raises(UnicodeEncodeError):
+        accept(ledger, args="\ud800")
+
+    accept(ledger)
+    assert len(take(ledger, 5)) == 1
+
+
+def test_what_is_acknowledged_is_synced(ledger: Ledger):
+    with ledger.transaction() as tx:
+        assert tx.connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
+        assert tx.connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+
+
+def test_a_checkpoint_folds_the_log_into_the_file(ledger: Ledger):
+    path = Path(ledger.url.removeprefix("sqlite:///"))
+    accept(ledger, args="x" * 500_000)
+    before = path.stat().st_size
+
+    ledger.checkpoint()
+
+    assert path.stat().st_size > before

@@ -1,0 +1,229 @@
+"""The client, sync and async, against a real server and against servers that misbehave."""
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from web.house import House, house, unique
+
+from celeriac import client as module
+from celeriac.client import AsyncClient, Client, ClientError, Unreachable
+from celeriac.errors import CannotStart
+
+
+@pytest.fixture(scope="module")
+def served(blank_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    with house(blank_sqlite, tmp_path_factory.mktemp("client")) as made:
+        yield made
+
+
+@pytest.fixture
+def client(served: House) -> Iterator[Client]:
+    with Client(served.url, served.token()) as made:
+        yield made
+
+
+def test_a_job_is_submitted_watched_and_waited_for(client: Client, served: House):
+    queue = unique("queue")
+    job = client.submit("add", {"x": 1}, queue=queue, tags=["t"], idempotency_key=None)
+    threading.Thread(target=served.end, args=[queue]).start()
+
+    assert client.wait(job["id"], timeout=60)["result"] == 42
+    assert client.job(job["id"])["state"] == "succeeded"
+    assert [event["kind"] for event in client.events(job["id"])][-1] == "succeeded"
+    assert [queue for queue in client.queues() if queue["name"] == job["queue"]]
+    assert client.workers() == []
+    assert "add" in [task["name"] for task in client.tasks()]
+
+
+def test_a_wait_that_takes_too_long_says_so(client: Client):
+    with pytest.raises(TimeoutError, match=r"did not end within 0\.05 s"):
+        client.wait(client.submit("echo", queue=unique("queue"))["id"], timeout=0.05)
+
+
+def test_jobs_are_yielded_page_after_page(client: Client):
+    queue = unique("queue")
+    made = [client.submit("echo", [n], queue=queue)["id"] for n in range(5)]
+
+    assert [job["id"] for job in client.jobs(queue=queue, state=["queued", "running"], limit=2)] == made[::-1]
+
+
+def test_a_job_is_cancelled_and_sent_through_again(client: Client):
+    id = client.submit("echo", queue=unique("queue"))["id"]
+
+    assert [client.cancel(id)["state"], client.retry(id)["state"]] == ["cancelled", "queued"]
+
+
+def test_a_problem_is_raised_with_all_it_says(client: Client):
+    with pytest.raises(ClientError) as caught:
+        client.submit("add", {"x": "1", "z": 2})
+
+    error = caught.value
+    assert (error.status, error.code) == (422, "invalid-arguments")
+    assert {fault.path for fault in error.faults} == {"/args/x", "/args/z"}
+    assert "/args/x" in str(error)
+
+
+def test_a_key_of_ones_own_makes_a_submit_repeatable(client: Client):
+    key = unique("key")
+
+    assert client.submit("echo", idempotency_key=key)["id"] == client.submit("echo", idempotency_key=key)["id"]
+
+
+def test_the_async_client_does_the_same(served: House):
+    async def run() -> None:
+        queue = unique("queue")
+        async with AsyncClient(served.url, served.token()) as client:
+            id = (await client.submit("echo", {"value": 1}, queue=queue))["id"]
+            with pytest.raises(TimeoutError):
+                await client.wait(id, timeout=0.01)
+            await asyncio.to_thread(served.end, queue)
+            assert (await client.wait(id, timeout=60))["result"] == 42
+            assert [job["id"] async for job in client.jobs(queue=queue)] == [id]
+            assert len([event async for event in client.events(id)]) == 4
+            assert (await client.job(id))["id"] == id
+            again = (await client.submit("echo", queue=queue))["id"]
+            assert [(await client.cancel(again))["state"], (await client.retry(again))["state"]] == [
+                "cancelled",
+                "queued",
+            ]
+            assert [await client.workers(), len(await client.tasks())] == [[], 4]
+            assert await client.queues()
+            with pytest.raises(ClientError, match="no job"):
+                await client.job("nothing")
+
+    asyncio.run(run())
+
+
+def test_both_clients_have_the_same_methods():
+    def methods(kind: type) -> dict[str, list[str]]:
+        named = inspect.getmembers(kind, inspect.isfunction)
+        return {name: list(inspect.signature(method).parameters) for name, method in named if not name.startswith("_")}
+
+    assert methods(Client) == methods(AsyncClient)
+
+
+# Where and as whom
+
+
+def test_address_and_token_come_from_the_home_folder(served: House, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CELERIAC_HOME", str(served.settings.home))
+    monkeypatch.setenv("CELERIAC_PORT", str(served.port))
+    served.settings.token_path.write_text(served.token() + "\n")
+
+    with Client() as client:
+        assert len(client.tasks()) == 4
+
+
+def test_address_and_token_come_from_the_environment(served: House, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CELERIAC_URL", served.url)
+    monkeypatch.setenv("CELERIAC_TOKEN", served.token())
+
+    with Client() as client:
+        assert len(client.tasks()) == 4
+
+
+def test_a_missing_token_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CELERIAC_HOME", str(tmp_path))
+
+    with pytest.raises(CannotStart, match="celeriac dev"):
+        Client()
+
+
+# Servers that misbehave
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Rogue:
+    """A server that does what a test tells it: one answer after the other, the last one for ever."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.keys: list[str | None] = []
+        rogue = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                rogue.keys.append(self.headers.get("Idempotency-Key"))
+                answers[min(len(rogue.keys), len(answers)) - 1](self)
+
+            do_GET = do_POST = do_PUT = answer
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever)
+
+    def __enter__(self) -> "Rogue":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+
+def hang_up(handler: BaseHTTPRequestHandler) -> None:
+    handler.close_connection = True
+
+
+def say(status: int, body: str = "{}") -> Answer:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body.encode())
+
+    return answer
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.001)
+
+
+def test_a_submit_is_sent_again_with_the_same_key_until_it_is_answered():
+    with Rogue(hang_up, say(503), say(202, '{"id": "1"}')) as rogue, Client(rogue.url, "t") as client:
+        assert client.submit("echo") == {"id": "1"}
+        assert (len(rogue.keys), len(set(rogue.keys)), rogue.keys[0] is None) == (3, 1, False)
+
+
+def test_what_may_not_happen_twice_is_not_sent_twice():
+    with Rogue(hang_up) as rogue, Client(rogue.url, "t") as client:
+        with pytest.raises(Unreachable):
+            client.retry("1")
+        assert len(rogue.keys) == 1
+
+
+def test_a_server_that_never_answers_is_given_up():
+    with Rogue(hang_up) as rogue, Client(rogue.url, "t") as client:
+        with pytest.raises(Unreachable, match=rogue.url):
+            client.job("1")
+        assert len(rogue.keys) == module.ATTEMPTS
+
+
+@pytest.mark.parametrize("body", ["<h1>Bad gateway</h1>", "[]", '{"code": 1}', "null", '"text"'])
+def test_an_answer_that_is_not_of_celeriac_is_told(body: str):
+    with (
+        Rogue(say(502, body)) as rogue,
+        Client(rogue.url, "t") as client,
+        pytest.raises(ClientError, match="answered 502"),
+    ):
+        client.queues()
+
+
+def test_a_server_that_is_not_there_is_told():
+    with Client("http://127.0.0.1:1", "t") as client, pytest.raises(Unreachable, match="Is it running"):
+        client.tasks()
