@@ -74,23 +74,36 @@ class Instance:
     @property
     def http(self) -> httpx.Client:
         return httpx.Client(
-            base_url=f"http://127.0.0.1:{self.port}/api/v1", headers={"Authorization": f"Bearer {self.token}"}, timeout=30
+            base_url=f"http://127.0.0.1:{self.port}/api/v1",
+            headers={"Authorization": f"Bearer {self.token}"},
+            timeout=30,
         )
 
     def start(self, name: str, *arguments: str, **environment: str) -> subprocess.Popen:
         """Start `celeriac <arguments>` under a name; its output goes to a file of that name in the home."""
         log = open(self.home / f"{name}.log", "ab")  # noqa: SIM115 - the process owns it
         process = subprocess.Popen(
-            [sys.executable, "-m", "celeriac", *arguments], cwd=self.home, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-            env={**self.environment, **environment}, start_new_session=True,
+            [sys.executable, "-m", "celeriac", *arguments], cwd=self.home, stdout=log, stderr=log,
+            stdin=subprocess.DEVNULL, env={**self.environment, **environment}, start_new_session=True,
         )  # fmt: skip
         log.close()
         self.processes[name] = process
         return process
 
-    def worker(self, name: str = "one", queues: str = "default", concurrency: int = 2, wait: bool = True, **environment: str):
+    def worker(
+        self, name: str = "one", queues: str = "default", concurrency: int = 2, wait: bool = True, **environment: str
+    ):
         process = self.start(
-            name, "worker", environment.pop("app", self.app), "-Q", queues, "-c", str(concurrency), "-n", name, **environment
+            name,
+            "worker",
+            environment.pop("app", self.app),
+            "-Q",
+            queues,
+            "-c",
+            str(concurrency),
+            "-n",
+            name,
+            **environment,
         )
         if wait:
             until(lambda: process.poll() is not None or self.online(process.pid), f"worker {name}\n{self.log(name)}")
@@ -141,7 +154,11 @@ class Instance:
     def ended(self, ids: Iterable[str], seconds: float = 60) -> list[Job]:
         """Wait until jobs have ended and return them."""
         ids = list(ids)
-        until(lambda: all(is_final(self._state(id)) for id in ids), f"{len(ids)} jobs to end; {self._states(ids)}", seconds)
+        until(
+            lambda: all(is_final(self._state(id)) for id in ids),
+            f"{len(ids)} jobs to end; {self._states(ids)}",
+            seconds,
+        )
         return [self.job(id) for id in ids]
 
     def _state(self, id: str) -> str:

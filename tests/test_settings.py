@@ -74,7 +74,7 @@ def test_settings_are_frozen():
 def test_a_child_reads_the_same_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     settings = load(
         port=0, home=tmp_path / "a home", database_url="sqlite:////x.db", allowed_hosts=["a.example", "b.example"],
-        lease_seconds=1.5, app="module:app",
+        lease_seconds=7.5, app="module:app",
     )  # fmt: skip
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
@@ -113,3 +113,8 @@ def test_a_home_that_is_a_link_or_a_file_is_refused(tmp_path: Path):
         prepare_home(tmp_path / "link")
     with pytest.raises(CannotStart, match="cannot be used"):
         prepare_home(tmp_path / "file")
+
+
+def test_a_lease_shorter_than_three_beats_is_refused():
+    with pytest.raises(CannotStart, match="CELERIAC_LEASE_SECONDS is 2, less than three times CELERIAC_BEAT_SECONDS"):
+        load(lease_seconds=2, beat_seconds=1)

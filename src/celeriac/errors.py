@@ -112,6 +112,18 @@ class JobSucceeded(CeleriacError):
         super().__init__(f"Job {job} succeeded, so it cannot be retried. Submit a new job with the same arguments.")
 
 
+class JobNeverRan(CeleriacError):
+    """A person's retry of a job that failed because the one before it did: its input does not exist."""
+
+    code, status, title = "job-never-ran", 409, "The job never ran"
+
+    def __init__(self, job: str) -> None:
+        super().__init__(
+            f"Job {job} never ran, because a job it waits for failed, so there is no input to run it with. "
+            "Submit the whole chain or chord again."
+        )
+
+
 class JobFinal(CeleriacError):
     """A cancel of a job that has ended."""
 

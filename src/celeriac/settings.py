@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -55,6 +55,16 @@ class Settings(BaseSettings):
     event_days: float = Field(7, gt=0, description="Events of jobs that ended this many days ago are pruned.")
     log_level: str = Field("INFO", description="How much the processes log: DEBUG, INFO, WARNING, ERROR.")
 
+    @model_validator(mode="after")
+    def _leases_outlast_beats(self) -> "Settings":
+        for name in ("lease_seconds", "leader_seconds"):
+            if getattr(self, name) < 3 * self.beat_seconds:
+                raise ValueError(
+                    f"CELERIAC_{name.upper()} is {getattr(self, name):g}, less than three times CELERIAC_BEAT_SECONDS "
+                    f"({self.beat_seconds:g}): a process that is only slow would be taken for dead"
+                )
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -97,11 +107,7 @@ def load(**flags: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
-        lines = [
-            f"CELERIAC_{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
-            for fault in error.errors()
-        ]
-        raise CannotStart("Wrong settings. " + "; ".join(lines)) from None
+        raise CannotStart("Wrong settings. " + "; ".join(_told(fault) for fault in error.errors())) from None
 
 
 def prepare_home(home: Path) -> Path:
@@ -122,6 +128,12 @@ def prepare_home(home: Path) -> Path:
     if not os.access(home, os.W_OK | os.X_OK):
         raise CannotStart(f"The folder {home} is not writable. Make it writable, or set CELERIAC_HOME to another.")
     return home
+
+
+def _told(fault: Any) -> str:
+    variable = "_".join(str(part) for part in fault["loc"]).upper()
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    return f"CELERIAC_{variable}: {message}" if variable else message
 
 
 def _as_text(value: object) -> str:

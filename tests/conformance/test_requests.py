@@ -5,8 +5,8 @@ import pytest
 from celeriac import clock
 from celeriac.access import SYSTEM, Permission, Principal
 from celeriac.access.principals import PERMISSIONS, Role
-from celeriac.errors import Forbidden, JobFinal, JobNotFinal, JobNotFound, JobSucceeded
-from celeriac.jobs import Kind, Message
+from celeriac.errors import Forbidden, JobFinal, JobNeverRan, JobNotFinal, JobNotFound, JobSucceeded
+from celeriac.jobs import ErrorCode, Failure, Kind, Message
 from celeriac.ledger import Asked, Ledger, cancel, read, reopen
 from celeriac.states import State
 from conformance.moves import (
@@ -238,3 +238,10 @@ def test_many_jobs_are_cancelled_and_opened_in_one_batch_each(ledger: Ledger):
             assert move(tx, [Asked(SYSTEM, id) for id in ids]) == [state] * 50
         counted(ledger)
     assert len(take(ledger, 100, queues=("q0", "q1", "q2"))) == 50
+
+
+def test_a_job_that_never_ran_cannot_be_opened_again(ledger: Ledger):
+    id = accept(ledger, failure=Failure(ErrorCode.UPSTREAM, "ValueError", "the link before it failed"))
+
+    with pytest.raises(JobNeverRan, match="Submit the whole chain or chord again"):
+        ledger.do(reopen, Asked(SYSTEM, id))

@@ -46,7 +46,7 @@ def before_the_commit() -> None:
         if move is not submit:
             return add(self, move, item, callback, urgent)
         self._deliver(lambda: callback(Receipt(item.id, 1, State.QUEUED, clock.micros())))
-        threading.Timer(0.5, add, [self, move, item, lambda answer: None]).start()
+        return threading.Timer(0.5, add, [self, move, item, lambda answer: None]).start()
 
     group.Group.add = answer_first
 

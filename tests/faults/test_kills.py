@@ -6,13 +6,14 @@ The last tests break a promise on purpose and expect the oracle to notice.
 import os
 import signal
 import threading
+from functools import partial
 
 import httpx
 import pytest
-
-from celeriac.states import State
 from instance import Instance, instance, until
 from oracle import violations
+
+from celeriac.states import State
 
 
 @pytest.fixture
@@ -179,18 +180,18 @@ STEPS = [
 @pytest.mark.parametrize("step", STEPS)
 def test_a_success_commits_with_its_next_link_and_its_chord_part_or_not_at_all(house: Instance, step, monkeypatch):
     """Kill the worker at one step after another of a chain that leads into a chord; each time a new one goes on."""
-    from sqlalchemy import text
-
     import jobs_for_tests
+    from sqlalchemy import text
 
     monkeypatch.setenv("CELERIAC_HOME", str(house.home))
     jobs_for_tests.app.__dict__.pop("settings", None)
     house.keeper()
     result = jobs_for_tests.a_chain_into_a_chord().delay()
     for time in (1, 2, 4):
+        got_there = partial(_has_run, house, time)
         process = house.worker(f"victim{time}", concurrency=1, wait=False, CELERIAC_FAILPOINT=f"{step}:{time}")
         if step == "child-after-run":
-            until(lambda: len(house.runs()) >= time, "the child to get there")
+            until(got_there, "the child to get there")
             house.kill(f"victim{time}")
         else:
             process.wait(30)
@@ -203,3 +204,7 @@ def test_a_success_commits_with_its_next_link_and_its_chord_part_or_not_at_all(h
         tasks = sorted(connection.execute(text("SELECT task FROM jobs")).scalars())
     assert tasks == ["add"] * 5 + ["total"]
     assert violations(house.ledger, [result.id]) == []
+
+
+def _has_run(house: Instance, times: int) -> bool:
+    return len(house.runs()) >= times

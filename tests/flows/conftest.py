@@ -3,7 +3,6 @@
 import os
 
 import pytest
-
 from instance import Instance, instance
 
 

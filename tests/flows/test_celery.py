@@ -2,12 +2,12 @@
 
 import pytest
 from celery.exceptions import ChordError, TaskRevokedError
+from instance import until
+from oracle import violations
 
 from celeriac.access import SYSTEM
 from celeriac.ledger import Asked, cancel
 from celeriac.states import State
-from instance import until
-from oracle import violations
 
 
 def test_delay_gives_a_result(client):

@@ -1,11 +1,11 @@
 """Tasks that misbehave: their job ends with a clear error, and nothing else is harmed."""
 
 import pytest
+from instance import until
 
 from celeriac.access import SYSTEM
 from celeriac.ledger import Asked, cancel, reopen
 from celeriac.states import State
-from instance import until
 
 
 @pytest.mark.parametrize(
@@ -93,11 +93,11 @@ def test_a_failed_job_that_a_person_retries_runs_under_the_same_id(house):
 
 def test_max_attempts_caps_what_a_task_would_retry(house):
     import msgspec
+    from jobs_for_tests import app
 
     from celeriac.app import Tasks
     from celeriac.app.tasks import JobRequest
     from celeriac.ledger import submit
-    from jobs_for_tests import app
 
     request = JobRequest("flaky", msgspec.json.encode({"failures": 5}), max_attempts=2)
     id = house.ledger.do(submit, Tasks(app).submission(request, "tester")).id

@@ -165,7 +165,6 @@ def finish(tx: Transaction, outcomes: Sequence[Outcome]) -> list[bool | Exceptio
         _send_on(tx, [outcome for outcome, _ in accepted])
         failpoint("finish-before-chords")
         settle(tx, [_end(outcome, holder) for outcome, holder in accepted if is_final(outcome.state) and holder.chord])
-    tx.durable = True
     return answers
 
 

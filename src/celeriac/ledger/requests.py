@@ -13,15 +13,15 @@ import msgspec
 
 from celeriac import clock
 from celeriac.access import Permission, Principal
-from celeriac.errors import Forbidden, JobFinal, JobNotFinal, JobNotFound, JobSucceeded
-from celeriac.jobs import Kind
+from celeriac.errors import Forbidden, JobFinal, JobNeverRan, JobNotFinal, JobNotFound, JobSucceeded
+from celeriac.jobs import ErrorCode, Kind
 from celeriac.ledger.chords import End, settle
 from celeriac.ledger.sql import Sql, as_json
 from celeriac.ledger.store import Transaction
 from celeriac.states import State, is_final
 
 _JOBS = Sql(
-    "SELECT key, id, state, queue, task, owner, number, worker, chord, group_index, cancel_requested_at"
+    "SELECT key, id, state, queue, task, owner, number, worker, chord, group_index, cancel_requested_at, error_code"
     " FROM jobs WHERE id IN ({each}) {lock_row}"
 )
 _CANCEL = Sql(
@@ -69,7 +69,6 @@ def cancel(tx: Transaction, requests: Sequence[Asked]) -> list[State | Exception
         answers.append(answer)
     cancel_waiting(tx, list(waiting.values()), None)
     _ask_workers(tx, [row for row in running.values() if row.cancel_requested_at is None])
-    tx.durable = True
     return answers
 
 
@@ -103,7 +102,7 @@ def reopen(tx: Transaction, requests: Sequence[Asked]) -> list[State | Exception
     """Send failed or cancelled jobs through again under the same id. Answers QUEUED.
 
     The counts of executions, worker deaths and Celery retries begin anew; an expiry is dropped.
-    Errors: JobNotFound, Forbidden, JobNotFinal, JobSucceeded.
+    Errors: JobNotFound, Forbidden, JobNotFinal, JobSucceeded, JobNeverRan.
     """
     rows = _found(tx, requests)
     chosen = {}
@@ -122,7 +121,6 @@ def reopen(tx: Transaction, requests: Sequence[Asked]) -> list[State | Exception
             tx.count(row.state, row.queue, row.task, -1)
             tx.count(State.QUEUED, row.queue, row.task, 1)
             tx.wakes.add(row.queue)
-    tx.durable = True
     return answers
 
 
@@ -138,6 +136,8 @@ def _renew_payloads(tx: Transaction, keys: list[int]) -> None:
 def _not_reopenable(row: Any) -> Exception | None:
     if row.state == State.SUCCEEDED:
         return JobSucceeded(row.id)
+    if row.error_code == ErrorCode.UPSTREAM:
+        return JobNeverRan(row.id)
     return None if is_final(row.state) else JobNotFinal(row.id, row.state)
 
 

@@ -55,7 +55,6 @@ class Transaction:
         self.cancels: set[str] = set()  # workers with a job to cancel
         self.max_deaths = max_deaths
         self.due_at: int | None = None  # the earliest moment that a job now waits for
-        self.durable = False  # whether somebody is told that this is safe
         self._events: list[dict[str, Any]] = []
         self._deltas: Counter[tuple[str, str, str]] = Counter()
 

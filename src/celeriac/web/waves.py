@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from celeriac.errors import LedgerUnavailable
 from celeriac.ledger import Group, Move
 
 LINGER_SECONDS = 0.001
@@ -26,6 +27,7 @@ class Waves:
         self._flying = 0
         self._size = 0
         self._expected = 1  # how many the next wave should have before it goes early
+        self._going = False
         self._timer: asyncio.Handle | None = None
 
     def add(self, move: Move[Any, Any], item: Any) -> "asyncio.Future[Any]":
@@ -51,17 +53,23 @@ class Waves:
         return future
 
     def _plan(self) -> None:
+        if self._going:
+            return
         if len(self._gathered) >= self._expected:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_soon(self._go)
+            self._going = True
+            self._loop.call_soon(self._go)
         elif self._timer is None:
             self._timer = self._loop.call_later(LINGER_SECONDS, self._go)
 
     def _go(self) -> None:
-        self._timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._going, self._timer = False, None
         wave, self._gathered = self._gathered, []
         self._size = len(wave)
         self._flying += len(wave)
-        for entry in wave:
-            self._group.add(*entry)
+        for move, item, settle in wave:
+            try:
+                self._group.add(move, item, settle)
+            except LedgerUnavailable as error:  # the process is stopping
+                settle(error)

@@ -1,0 +1,110 @@
+"""The front page, its files, the documentation, and the documents about the API."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from celeriac.web.openapi import TOLD
+from celeriac.web.permissions import PERMISSIONS
+from web.house import House, house
+
+DOCS = Path(__file__).parent.parent.parent / "docs" / "http.md"
+API = [place for place in PERMISSIONS if place[1].startswith("/api/v1")]
+
+
+@pytest.fixture
+def demo(blank_sqlite: Path, tmp_path: Path) -> Iterator[House]:
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "index.html").write_text('<script src="/demo/page.js"></script>')
+    (pages / "page.js").write_text("1")
+    (tmp_path / "secret.txt").write_text("secret")
+    with house(blank_sqlite, tmp_path / "home", pages=pages) as made:
+        yield made
+
+
+def test_without_pages_the_front_page_says_where_to_go(shared: House):
+    response = shared.client(role=None).get("/")
+
+    assert response.status_code == 200
+    assert all(text in response.text for text in ("/docs", "curl", f"{shared.url}/api/v1/jobs"))
+
+
+def test_a_folder_of_pages_is_served_without_a_login(demo: House):
+    client = demo.client(role=None)
+
+    assert client.get("/").text == '<script src="/demo/page.js"></script>'
+    script = client.get("/demo/page.js")
+    assert (script.text, script.headers["Cache-Control"]) == ("1", "no-cache")
+    assert client.get("/demo/page.js", headers={"If-None-Match": script.headers["ETag"]}).status_code == 304
+
+
+@pytest.mark.parametrize(
+    "path", ["/demo/nothing.js", "/demo/../secret.txt", "/demo/%2e%2e/secret.txt", "/demo//etc/passwd", "/demo/"]
+)
+def test_nothing_beside_the_folder_is_served(demo: House, path: str):
+    response = demo.client(role=None).get(path)
+
+    assert (response.status_code, response.json()["code"]) == (404, "not-found")
+
+
+def test_no_page_needs_anything_from_elsewhere_or_breaks_the_policy(shared: House):
+    for path in ("/", "/docs", "/login"):
+        text = shared.client(role=None).get(path).text
+        assert re.findall(r'(?:src|href)="(?!/|#)[^"]*"', text) == []
+        assert not re.search(r"<script|<style| style=| on\w+=", text)
+
+
+# What is told about the API
+
+
+def test_every_route_of_the_api_is_in_the_openapi_document(shared: House):
+    document = shared.client(role=None).get("/openapi.json").json()
+    listed = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+
+    assert listed == set(API) == {(method, f"/api/v1{path}") for method, path in TOLD}
+
+
+def test_every_reference_of_the_openapi_document_leads_somewhere(shared: House):
+    response = shared.client(role=None).get("/openapi.json")
+    names = set(re.findall(r'"#/components/schemas/(\w+)"', response.text))
+
+    assert names <= set(response.json()["components"]["schemas"])
+    assert {"Job", "JobBody", "JobPage", "Problem"} <= names
+
+
+def test_every_route_is_on_the_page_of_documentation_with_an_example(shared: House):
+    text = shared.client(role=None).get("/docs").text
+
+    for _, path in API:
+        assert f"<code>{path}</code>" in text
+    assert text.count("curl -H") == len(API)
+
+
+@pytest.mark.parametrize("place", PERMISSIONS, ids=" ".join)
+def test_every_route_is_documented(place: tuple[str, str]):
+    method, path = place
+    told = DOCS.read_text("utf-8")
+
+    assert f"`{method} {path.removeprefix('/api/v1')}`" in told
+
+
+def test_every_state_kind_and_code_of_an_error_is_documented():
+    from celeriac import errors
+    from celeriac.jobs import ErrorCode, Kind
+    from celeriac.states import State
+
+    told = DOCS.read_text("utf-8")
+    seen = {*State, *Kind, *ErrorCode} | {error.code for error in vars(errors).values() if is_answer(error)}
+
+    assert [word for word in sorted(seen) if f"`{word}`" not in told] == []
+
+
+def is_answer(error: object) -> bool:
+    """Whether an error is one that HTTP may answer with, and not one of starting or of a worker."""
+    from celeriac.errors import CannotStart, CeleriacError, LedgerVersion, ResultNotStorable
+
+    private = (CannotStart, ResultNotStorable, LedgerVersion, CeleriacError)
+    return isinstance(error, type) and issubclass(error, CeleriacError) and error not in private

@@ -1,0 +1,75 @@
+"""Starting and stopping the web process."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from celeriac.errors import CannotStart, LedgerVersion
+from celeriac.settings import load
+from celeriac.web import serve
+from celeriac.web.server import address_of, bind
+from web.tasks_for_web import app
+
+SCRIPT = """
+import sys
+from celeriac.settings import load
+from celeriac.web import serve
+from web.tasks_for_web import app
+serve(load(home=sys.argv[1], port=0), app, ready=lambda address: print(address, flush=True))
+print("ended", flush=True)
+"""
+
+
+def test_a_taken_port_is_told_in_one_sentence(tmp_path: Path, blank_sqlite: Path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(CannotStart, match=f"Port {port} on 127.0.0.1 is taken.*CELERIAC_PORT"):
+            serve(load(home=tmp_path, port=port, database_url=f"sqlite:///{blank_sqlite}"), app)
+
+
+def test_an_address_of_another_machine_is_told():
+    with pytest.raises(CannotStart, match="CELERIAC_HOST"):
+        bind("192.0.2.1", 0)
+    with pytest.raises(CannotStart, match="CELERIAC_HOST"):
+        bind("no.such.host.invalid", 0)
+
+
+def test_port_0_picks_a_free_one():
+    with bind("127.0.0.1", 0) as listener:
+        assert address_of(listener, "127.0.0.1") == f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_ledger_of_another_version_is_refused_before_anything_listens(tmp_path: Path):
+    with pytest.raises(LedgerVersion, match="celeriac migrate"):
+        serve(load(home=tmp_path, port=0), app)
+
+
+def test_a_folder_of_pages_without_an_index_is_refused(tmp_path: Path):
+    with pytest.raises(CannotStart, match=r"index\.html"):
+        serve(load(home=tmp_path, port=0), app, tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_process_in_order(tmp_path: Path, blank_sqlite: Path, number: int):
+    (tmp_path / "ledger.db").write_bytes(blank_sqlite.read_bytes())
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment,
+    )  # fmt: skip
+    try:
+        assert process.stdout
+        address = process.stdout.readline().strip()
+        with httpx.Client(base_url=address, trust_env=False) as client:  # its connection stays open
+            assert client.get("/healthz").status_code == 200
+            process.send_signal(number)
+            out, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert (process.returncode, out, errors) == (0, "ended\n", "")
