@@ -87,11 +87,7 @@ def test_every_setting_says_what_it_is_for():
 
 
 def test_a_database_url_wins_over_the_home(tmp_path: Path):
-    assert load(database_url="postgresql://x/y", home=tmp_path).ledger_url == "postgresql://x/y"
-
-
-def test_with_a_broker_the_ledger_is_not_the_queue():
-    assert not load(broker_url="amqp://").embedded
+    assert load(database_url="sqlite:////x/y.db", home=tmp_path).ledger_url == "sqlite:////x/y.db"
 
 
 def test_the_home_is_closed_to_others(tmp_path: Path):
@@ -118,3 +114,11 @@ def test_a_home_that_is_a_link_or_a_file_is_refused(tmp_path: Path):
 def test_a_lease_shorter_than_three_beats_is_refused():
     with pytest.raises(CannotStart, match="CELERIAC_LEASE_SECONDS is 2, less than three times CELERIAC_BEAT_SECONDS"):
         load(lease_seconds=2, beat_seconds=1)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"broker_url": "redis://x"}, {"files_url": "s3://x"}, {"database_url": "postgresql://x"}]
+)
+def test_what_this_version_cannot_do_is_refused_and_not_ignored(wrong: dict[str, str]):
+    with pytest.raises(CannotStart, match="in this version"):
+        load(**wrong)

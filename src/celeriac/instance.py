@@ -3,6 +3,8 @@
 The ledger and the broker do not know each other; here, and only here, they are tied together.
 """
 
+from contextlib import closing
+
 from celeriac.broker import Announcer
 from celeriac.ledger import Ledger, Transaction, open_ledger
 from celeriac.settings import Settings
@@ -11,13 +13,12 @@ from celeriac.settings import Settings
 def connect(settings: Settings) -> Ledger:
     """Return this process's ledger, wired to tell the other processes what it commits."""
     ledger = open_ledger(settings.ledger_url)
-    if not ledger.wired:
-        announcer = Announcer(settings.ledger_url)
+    if ledger.announce is None:
+        announcer = ledger.wired.enter_context(closing(Announcer(settings.ledger_url)))
 
         def announce(tx: Transaction) -> None:
             announcer.announce(tx.wakes, tx.cancels, tx.ends, tx.steps, tx.due_at)
 
         ledger.max_deaths = settings.max_deaths
         ledger.announce = announce
-        ledger.wired = True
     return ledger

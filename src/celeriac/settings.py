@@ -33,9 +33,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the web process listens on.")
     port: int = Field(8787, ge=0, le=65535, description="Port the web process listens on; 0 picks a free one.")
     home: Path = Field(Path(".celeriac"), description="Folder of the embedded shape: database, token, sockets, logs.")
-    database_url: str = Field("", description="SQLAlchemy URL of the ledger; empty means SQLite in the home folder.")
-    broker_url: str = Field("", description="URL of RabbitMQ or Redis; empty means the ledger itself is the queue.")
-    files_url: str = Field("", description="Where result files go; empty means a folder in the home folder.")
+    database_url: str = Field("", description="URL of the ledger, sqlite:///…; empty means a file in the home folder.")
+    broker_url: str = Field("", description="Reserved: the ledger itself is the queue.")
+    files_url: str = Field("", description="Reserved for result files.")
     app: str = Field("", description="The Celery app to serve, as `module:attribute`.")
     secret_key: str = Field("", description="Key that signs session cookies; empty means one generated in the home.")
     allowed_hosts: list[str] = Field(
@@ -54,6 +54,15 @@ class Settings(BaseSettings):
     job_days: float = Field(30, gt=0, description="Jobs that ended this many days ago are pruned.")
     event_days: float = Field(7, gt=0, description="Events of jobs that ended this many days ago are pruned.")
     log_level: str = Field("INFO", description="How much the processes log: DEBUG, INFO, WARNING, ERROR.")
+
+    @model_validator(mode="after")
+    def _only_what_is_there(self) -> "Settings":
+        if self.database_url and not self.database_url.startswith("sqlite:///"):
+            raise ValueError("CELERIAC_DATABASE_URL must begin with sqlite:/// in this version")
+        for name in ("broker_url", "files_url"):
+            if getattr(self, name):
+                raise ValueError(f"CELERIAC_{name.upper()} is not used in this version; leave it empty")
+        return self
 
     @model_validator(mode="after")
     def _leases_outlast_beats(self) -> "Settings":
@@ -81,11 +90,6 @@ class Settings(BaseSettings):
     def ledger_url(self) -> str:
         """The SQLAlchemy URL of the ledger, with the SQLite default filled in."""
         return self.database_url or f"sqlite:///{self.home.absolute() / 'ledger.db'}"
-
-    @property
-    def embedded(self) -> bool:
-        """Whether the ledger itself is the queue."""
-        return not self.broker_url
 
     @property
     def token_path(self) -> Path:

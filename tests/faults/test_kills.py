@@ -100,6 +100,28 @@ def test_another_keeper_leads_when_the_leader_is_killed(house: Instance):
     assert nodes.leader(house.ledger, "keeper").term == 2
 
 
+def test_the_default_settings_recover_within_the_promised_times(tmp_path):
+    """A killed worker's job runs again within 15 s; another keeper leads within 10 s of the leader's death."""
+    from celeriac.ledger import nodes
+
+    slow = {f"CELERIAC_{name}_SECONDS": "" for name in ("BEAT", "LEASE", "LEADER")}
+    with instance(tmp_path / "slow", **slow) as house:
+        house.keeper("first")
+        until(lambda: nodes.leader(house.ledger, "keeper"), "a leader")
+        house.keeper("second")
+        house.worker("victim", concurrency=1)
+        house.worker("other", queues="elsewhere,default", concurrency=1)
+        [busy, id] = house.submit("wait", count=2, seconds=1.5)
+        until(lambda: len(house.runs()) == 2, "both to run")
+        house.kill("victim")
+        until(lambda: len(house.runs()) == 3, "the job to run again", 15)
+        house.kill("first")
+        until(lambda: nodes.leader(house.ledger, "keeper").term == 2, "another leader", 10)
+        house.ended([busy, id])
+
+        assert violations(house.ledger, [busy, id]) == []
+
+
 def test_everything_acknowledged_over_http_is_there_when_the_web_process_is_killed(house: Instance):
     house.web()
     acknowledged = _submit_until_killed(house)

@@ -22,6 +22,7 @@ from celeriac.settings import load
 from celeriac.web import create_app
 from celeriac.web.auth import Auth, guard, places
 from celeriac.web.permissions import PERMISSIONS
+from celeriac.web.sessions import Sessions
 from celeriac.web.site import Site
 from web.house import House, unique
 from web.tasks_for_web import app
@@ -134,7 +135,7 @@ def test_a_ticket_opens_a_session_once(shared: House):
 
     cookie = first.headers["Set-Cookie"]
     assert first.status_code == 303
-    assert re.match(r"celeriac=[\w.-]+; HttpOnly; Max-Age=43200; Path=/; SameSite=strict$", cookie), cookie
+    assert re.match(r"celeriac_[0-9a-f]{8}=[\w.-]+; HttpOnly; Max-Age=43200; Path=/; SameSite=strict$", cookie), cookie
     assert (second.status_code, "Set-Cookie" in second.headers) == (403, False)
     assert "used before" in second.text
     assert second.headers["Content-Type"].startswith("text/html")
@@ -183,14 +184,15 @@ def test_a_session_is_over_after_its_time(shared: House, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("cookie", ["", "x", "a.b", "WzEsMl0.x", '"\\"', "\xff"])
 def test_a_forged_cookie_is_refused(shared: House, cookie: str):
-    headers = {"Cookie": f"other=1; celeriac={cookie}".encode("latin-1")}
+    headers = {"Cookie": f"other=1; {Sessions(shared.settings).name}={cookie}".encode("latin-1")}
 
     assert httpx.get(f"{shared.url}{JOBS}", headers=headers, trust_env=False).status_code == 401  # type: ignore[arg-type]
 
 
 def test_a_cookie_of_another_instance_is_refused(shared: House, own: House):
     with browser(own) as client:
-        cookie = f"celeriac={client.cookies['celeriac']}"
+        [value] = client.cookies.values()
+        cookie = f"{Sessions(shared.settings).name}={value}"
 
     assert httpx.get(f"{shared.url}{JOBS}", headers={"Cookie": cookie}, trust_env=False).status_code == 401
 

@@ -74,6 +74,11 @@ class Celeriac(celery.Celery):
         """The ledger of this process; a forked child gets one of its own."""
         return connect(self.settings)
 
+    def task(self, *args: Any, **options: Any) -> Any:
+        """Make a task of a function. Unlike Celery's, it belongs to this app alone unless `shared=True`."""
+        options.setdefault("shared", False)  # what one app may run over HTTP, another should not by accident
+        return super().task(*args, **options)
+
     def _task_from_fun(self, fun: Any, *args: Any, **options: Any) -> Any:
         # A class attribute that is a plain function would become a method of the task.
         if callable(options.get("cost")):

@@ -110,6 +110,10 @@ class Announcer:
         with contextlib.suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
 
+    def close(self) -> None:
+        """Tell nobody any more."""
+        self._socket.close()
+
     def announce(
         self,
         queues: Iterable[str],

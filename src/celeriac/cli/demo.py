@@ -16,7 +16,7 @@ APP = "celeriac.demo.tasks:app"
 @click.command("demo")
 @settings_options
 def command(host: str | None, port: int | None, home: Path | None) -> None:
-    """Start the demo: its tasks, workers, web page and console.
+    """Start the demo: its tasks, two workers, a web page.
 
     Prints a link that logs your browser in. Everything it writes is in the home folder
     (.celeriac); Ctrl-C ends it and loses nothing.
@@ -31,7 +31,7 @@ def command(host: str | None, port: int | None, home: Path | None) -> None:
             "demo",
             load_settings(host=host, port=port, home=home, app=APP),
             APP,
-            nodes=(Node("small", ("small", "default"), 2), Node("large", ("large",), 1)),
+            nodes=(Node("small", ("small",), 2), Node("large", ("large",), 1)),
             pages=PAGE,
             example="celeriac submit lcs a=banana b=ananas",
         )

@@ -13,13 +13,13 @@ from celeriac.cli.trouble import told
 
 SECTIONS = {
     "Try it": {
-        "demo": "Start the demo: its tasks, workers, web page and console.",
+        "demo": "Start the demo: its tasks, two workers, a web page.",
     },
     "Serve an app": {
         "dev": "Run everything for one app, and reload it when its files change.",
-        "web": "Run the web process: API, streams and console.",
+        "web": "Run the web process: the HTTP API.",
         "worker": "Run a worker node.",
-        "keeper": "Run the keeper: dispatch, schedules, rescue, retention.",
+        "keeper": "Run the keeper: due jobs, rescue, retention.",
     },
     "Work with jobs": {
         "submit": "Submit a job and wait for its result.",

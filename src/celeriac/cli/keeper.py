@@ -15,7 +15,7 @@ from celeriac.cli.options import home_option, load_settings
 @home_option
 @click.pass_context
 def command(ctx: click.Context, home: Path | None) -> None:
-    """Run the keeper: dispatch, schedules, rescue, retention.
+    """Run the keeper: due jobs, rescue, retention.
 
     Run two or more on one database: one leads, another takes over when it is gone. Needs no app.
     """

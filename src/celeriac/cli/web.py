@@ -18,7 +18,7 @@ from celeriac.cli.options import app_argument, load_settings, settings_options
     "--pages", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of pages to serve at /."
 )
 def command(app: str | None, host: str | None, port: int | None, home: Path | None, pages: Path | None) -> None:
-    """Run the web process of APP (module:attribute): API, streams and console.
+    """Run the web process of APP (module:attribute): the HTTP API.
 
     Any number of them may run on one database. SIGTERM and Ctrl-C end it after its open requests.
     """

@@ -6,7 +6,7 @@ Counts are exact without it, only slower to read: every commit leaves a few delt
 from celeriac.keeper.leader import Leader
 from celeriac.ledger import upkeep
 
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 1.0
 
 
 class Tally:

@@ -13,7 +13,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -139,8 +139,8 @@ class Ledger:
     def __init__(self, url: str) -> None:
         self.url = url
         self.max_deaths = 3
-        self.wired = False  # whether commits are announced
-        self.announce: Callable[[Transaction], None] = lambda transaction: None
+        self.wired = ExitStack()  # what `instance.connect` has tied to it
+        self.announce: Callable[[Transaction], None] | None = None  # told of each commit
         self._writer, self._reader = _engines(url)
         self.dialect = self._writer.dialect.name
         path = self._writer.url.database
@@ -170,7 +170,8 @@ class Ledger:
             if self.dialect != "sqlite":
                 self._drop_connection()
         failpoint("after-commit")
-        self.announce(transaction)
+        if self.announce is not None:
+            self.announce(transaction)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -205,7 +206,9 @@ class Ledger:
             source.close()
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, and what announces its commits."""
+        self.announce = None
+        self.wired.close()
         with self._turn:
             self._drop_connection()
             self._writer.dispose()
@@ -254,7 +257,8 @@ def _engines(url: str) -> tuple[Engine, Engine]:
 def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA wal_autocheckpoint = 4000")
+    # The keeper checkpoints every second; a commit does it itself only when there is no keeper for a while.
+    connection.execute("PRAGMA wal_autocheckpoint = 16000")
     connection.execute("PRAGMA cache_size = -4000")
 
 

@@ -17,7 +17,7 @@ from celeriac.access import Permission, Principal, digest
 from celeriac.errors import CeleriacError, CrossSite, Forbidden, Unauthorized
 from celeriac.ledger import keys
 from celeriac.web.hosts import is_same_site
-from celeriac.web.sessions import Sessions, cookie_of
+from celeriac.web.sessions import Sessions
 from celeriac.web.site import Site
 
 REMEMBER_SECONDS = 1.0
@@ -44,7 +44,7 @@ class Auth:
         authorization = header(scope, b"authorization")
         if authorization:
             return await self._of_token(authorization)
-        cookie = cookie_of(header(scope, b"cookie"))
+        cookie = self._sessions.cookie_of(header(scope, b"cookie"))
         if cookie is None:
             raise Unauthorized("This needs a token: send it as `Authorization: Bearer …`, or log in with the browser.")
         principal = self._sessions.principal(cookie)
@@ -100,7 +100,7 @@ class Guard:
             if not principal.may(self._permission):
                 raise Forbidden(self._permission)
             scope["principal"] = principal
-        elif cookie_of(header(scope, b"cookie")) is not None:
+        elif self._auth.sessions.cookie_of(header(scope, b"cookie")) is not None:
             check_same_site(scope)
         await self._route(scope, receive, send)
 

@@ -5,6 +5,7 @@ in the home folder, made on first use (0600). Called by `auth.py` and `pages/log
 """
 
 import contextlib
+import hashlib
 import os
 import secrets
 from functools import cached_property
@@ -16,8 +17,6 @@ from celeriac import clock
 from celeriac.access import Principal, Role
 from celeriac.access.principals import PERMISSIONS
 from celeriac.settings import Settings, prepare_home
-
-COOKIE = "celeriac"
 
 
 class Sessions:
@@ -46,9 +45,25 @@ class Sessions:
             return None
 
     @cached_property
+    def name(self) -> str:
+        """The cookie's name. Browsers share cookies between the ports of a host, instances must not."""
+        return f"celeriac_{hashlib.sha256(self._key.encode()).hexdigest()[:8]}"
+
+    def cookie_of(self, header: str | None) -> str | None:
+        """Return our cookie out of a Cookie header, or None."""
+        for pair in (header or "").split(";"):
+            name, _, value = pair.strip().partition("=")
+            if name == self.name:
+                return value
+        return None
+
+    @cached_property
+    def _key(self) -> str:
+        return self._settings.secret_key or key_of(self._settings.home)
+
+    @cached_property
     def _signer(self) -> URLSafeSerializer:
-        key = self._settings.secret_key or key_of(self._settings.home)
-        return URLSafeSerializer(key, salt="celeriac session")
+        return URLSafeSerializer(self._key, salt="celeriac session")
 
 
 def key_of(home: Path) -> str:
@@ -63,12 +78,3 @@ def key_of(home: Path) -> str:
             os.link(draft, path)
         draft.unlink()
     return path.read_text()
-
-
-def cookie_of(header: str | None) -> str | None:
-    """Return our cookie out of a Cookie header, or None."""
-    for pair in (header or "").split(";"):
-        name, _, value = pair.strip().partition("=")
-        if name == COOKIE:
-            return value
-    return None

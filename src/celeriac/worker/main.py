@@ -23,6 +23,9 @@ def run(settings: Settings, app: Celeriac, queues: Sequence[str], concurrency: i
     SIGTERM and SIGINT stop it warmly: nothing new is claimed, what has not started is given
     back, running jobs get `shutdown_seconds`.
     """
+    # Celery logs every job twice, with its arguments and its result; `request` logs its end, without them.
+    for name in ("celery.app.trace", "celery.worker.strategy", "celery.worker.consumer.connection"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     sys.setswitchinterval(0.0005)  # the hub and the group's thread hand the GIL over often
     hostname = f"{name}@{socket.gethostname()}"
 

@@ -109,6 +109,7 @@ class LedgerRequest(Request):
                 "new_priority": again.priority,
             }  # fmt: skip
         self._node.end(self, replace(outcome, **fields), ended.runtime)
+        log.info("%s[%s] %s in %.3f s", self.name, self.id, ended.state, ended.runtime)
         self._tell_celery(ended)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:

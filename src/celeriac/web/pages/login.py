@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 from celeriac.errors import CeleriacError
 from celeriac.ledger import keys
 from celeriac.web.pages import page
-from celeriac.web.sessions import COOKIE, Sessions
+from celeriac.web.sessions import Sessions
 from celeriac.web.site import Site
 
 
@@ -31,14 +31,14 @@ def routes(site: Site, sessions: Sessions) -> list[BaseRoute]:
             return page("login.html", 403, told=told)
         response = RedirectResponse("/", 303, {"Cache-Control": "no-store"})
         response.set_cookie(
-            COOKIE, sessions.cookie(*holder), max_age=sessions.seconds, httponly=True, samesite="strict",
+            sessions.name, sessions.cookie(*holder), max_age=sessions.seconds, httponly=True, samesite="strict",
             secure=request.url.scheme == "https",
         )  # fmt: skip
         return response
 
     async def logout(request: Request) -> Response:
         response = RedirectResponse("/", 303, {"Cache-Control": "no-store"})
-        response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=request.url.scheme == "https")
+        response.delete_cookie(sessions.name, httponly=True, samesite="strict", secure=request.url.scheme == "https")
         return response
 
     return [Route("/login", login, methods=["GET"]), Route("/logout", logout, methods=["POST"])]
