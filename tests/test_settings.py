@@ -22,8 +22,8 @@ def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_anything_it_is_one_closed_instance_in_a_folder(tmp_path: Path):
     settings = load()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8787)
 
-    assert (settings.host, settings.port, settings.embedded) == ("127.0.0.1", 8787, True)
     assert settings.ledger_url == f"sqlite:///{tmp_path}/.celeriac/ledger.db"
     assert settings.token_path == Path(".celeriac/token")
 
