@@ -24,8 +24,8 @@ def run(settings: Settings, app: Celeriac, queues: Sequence[str], concurrency: i
     back, running jobs get `shutdown_seconds`.
     """
     # Celery logs every job twice, with its arguments and its result; `request` logs its end, without them.
-    for name in ("celery.app.trace", "celery.worker.strategy", "celery.worker.consumer.connection"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for talkative in ("celery.app.trace", "celery.worker.strategy", "celery.worker.consumer.connection"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     sys.setswitchinterval(0.0005)  # the hub and the group's thread hand the GIL over often
     hostname = f"{name}@{socket.gethostname()}"
 
