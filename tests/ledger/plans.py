@@ -6,7 +6,8 @@ from typing import Any
 
 from sqlalchemy import Engine, event
 
-from celeriac.ledger import Ledger
+from celeriac.ledger import Ledger, Transaction
+from celeriac.ledger.sql import as_json
 
 
 @contextmanager
@@ -18,11 +19,25 @@ def caught() -> Iterator[list[tuple[str, Any]]]:
         if statement.split(" ", 1)[0] in ("SELECT", "INSERT", "UPDATE", "DELETE"):
             statements.append((statement, parameters))
 
+    run = Transaction.run
+
+    def caught_run(self: Transaction, statement: Any, /, **parameters: Any) -> Any:
+        answer = run(self, statement, **parameters)  # it makes JSON of what is passed as JSON
+        as_passed = {name: _as_passed(value) for name, value in parameters.items()}
+        catch(None, None, statement.text(self.dialect).strip(), as_passed)
+        return answer
+
     event.listen(Engine, "before_cursor_execute", catch)
+    Transaction.run = caught_run  # type: ignore[method-assign] # on SQLite it goes past SQLAlchemy
     try:
         yield statements
     finally:
+        Transaction.run = run  # type: ignore[method-assign]
         event.remove(Engine, "before_cursor_execute", catch)
+
+
+def _as_passed(value: Any) -> Any:
+    return value if isinstance(value, (str, int, float, type(None))) else as_json(value)
 
 
 def plan(ledger: Ledger, statement: str, parameters: Any) -> list[str]:

@@ -20,11 +20,16 @@ class Sql:
     def __init__(self, template: str, **columns: str) -> None:
         self._template = template
         self._columns = columns
+        self.text = cache(self._text)
         self.on = cache(self._on)
 
-    def _on(self, dialect: str) -> TextClause:
+    def _text(self, dialect: str) -> str:
+        """Return the statement as text, with its parameters as `:name`."""
         words = {"rows": self._rows(dialect), "by": _IndexHint(dialect), **_WORDS[dialect]}
-        return text(self._template.format(**words))
+        return self._template.format(**words)
+
+    def _on(self, dialect: str) -> TextClause:
+        return text(self.text(dialect))
 
     def _rows(self, dialect: str) -> str:
         if dialect == "postgresql":
@@ -32,6 +37,22 @@ class Sql:
             return f"jsonb_to_recordset(CAST(:rows AS jsonb)) AS v({columns})"
         columns = ", ".join(f"value->>'{name}' AS {name}" for name in self._columns)
         return f"(SELECT {columns} FROM json_each(:rows)) AS v"
+
+
+class Insert(Sql):
+    """Adds rows to a table; `suffix` holds a conflict clause or RETURNING.
+
+    All rows at once on Postgres. One by one on SQLite: there they cost half of what reading every
+    column out of JSON does (docs/decisions/0001-ledger-schema.md).
+    """
+
+    def __init__(self, table: str, suffix: str = "", **columns: str) -> None:
+        into = f"INSERT INTO {table} ({', '.join(columns)})"
+        super().__init__(
+            f"{into} SELECT {', '.join(f'v.{name}' for name in columns)} FROM {{rows}} WHERE true {suffix}", **columns
+        )
+        self.one = f"{into} VALUES ({', '.join(f':{name}' for name in columns)}) {suffix}"
+        self.returns = "RETURNING" in suffix
 
 
 class _IndexHint:

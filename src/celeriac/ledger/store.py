@@ -11,9 +11,10 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, namedtuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -24,23 +25,42 @@ from sqlalchemy.pool import NullPool, QueuePool
 from celeriac.errors import LedgerFull, LedgerUnavailable
 from celeriac.failpoints import failpoint
 from celeriac.jobs import Kind
-from celeriac.ledger.sql import Sql, as_json
+from celeriac.ledger.sql import Insert, Sql, as_json
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 # A move takes many items at once and answers each, in order, with a value or the error that befell it.
 Move: TypeAlias = Callable[["Transaction", Sequence[Item]], list[Answer | Exception]]
 
-_INSERT_EVENTS = Sql(
-    "INSERT INTO events (job, number, at, kind, data)"
-    " SELECT v.job, v.number, v.at, v.kind, v.data FROM {rows} WHERE true",
-    job="int", number="int", at="int", kind="text", data="text",
-)  # fmt: skip
-_INSERT_DELTAS = Sql(
-    "INSERT INTO count_deltas (state, queue, task, jobs)"
-    " SELECT v.state, v.queue, v.task, v.jobs FROM {rows} WHERE true",
-    state="text", queue="text", task="text", jobs="int",
-)  # fmt: skip
+_INSERT_EVENTS = Insert("events", job="int", number="int", at="int", kind="text", data="text")
+_INSERT_DELTAS = Insert("count_deltas", state="text", queue="text", task="text", jobs="int")
+
+
+class Rows:
+    """What a statement answered on SQLite, read through its driver; as much of SQLAlchemy's result as we use."""
+
+    __slots__ = ("_rows", "rowcount")
+
+    def __init__(self, cursor: sqlite3.Cursor) -> None:
+        row = _row_type(tuple(column[0] for column in cursor.description)) if cursor.description else None
+        self._rows = [] if row is None else [row(*values) for values in cursor.fetchall()]
+        self.rowcount = cursor.rowcount
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._rows)
+
+    def all(self) -> list[Any]:
+        """Return all rows."""
+        return self._rows
+
+    def first(self) -> Any:
+        """Return the first row, or None."""
+        return self._rows[0] if self._rows else None
+
+
+@cache
+def _row_type(names: tuple[str, ...]) -> type[Any]:
+    return namedtuple("Row", names)
 
 
 class Transaction:
@@ -49,6 +69,8 @@ class Transaction:
     def __init__(self, connection: Connection, max_deaths: int = 3) -> None:
         self.connection = connection
         self.dialect = connection.dialect.name
+        # SQLAlchemy costs more for a small statement than SQLite does (0001), so hot ones go past it.
+        self._sqlite: Any = connection.connection.driver_connection if self.dialect == "sqlite" else None
         self.wakes: set[str] = set()  # queues that got work
         self.ends: dict[str, int] = {}  # job id -> number of its final event
         self.steps: dict[str, int] = {}  # job id -> number of its newest event
@@ -58,12 +80,28 @@ class Transaction:
         self._events: list[dict[str, Any]] = []
         self._deltas: Counter[tuple[str, str, str]] = Counter()
 
-    def run(self, statement: Sql, /, **parameters: Any) -> CursorResult[Any]:
+    def run(self, statement: Sql, /, **parameters: Any) -> Rows | CursorResult[Any]:
         """Execute a statement. A list given as `rows` or `each` is passed as JSON."""
         for name in ("rows", "each"):
             if name in parameters and not isinstance(parameters[name], str):
                 parameters[name] = as_json(parameters[name])
+        if self._sqlite is not None:
+            return Rows(self._sqlite.execute(statement.text("sqlite"), parameters))
         return self.connection.execute(statement.on(self.dialect), parameters)
+
+    def insert(self, statement: Insert, rows: Sequence[dict[str, Any]]) -> Iterable[Any]:
+        """Add rows; give what the statement returns of those that were added."""
+        if self._sqlite is None:
+            return self.run(statement, rows=rows)
+        if not statement.returns:
+            self._sqlite.executemany(statement.one, rows)
+            return ()
+        added: list[Any] = []
+        for row in rows:
+            cursor = self._sqlite.execute(statement.one, row)
+            if (values := cursor.fetchone()) is not None:
+                added.append(_row_type(tuple(column[0] for column in cursor.description))(*values))
+        return added
 
     def record(self, job: int, number: int, at: int, kind: Kind, data: dict[str, Any] | None = None) -> None:
         """Append an event to a job's history."""
@@ -82,14 +120,14 @@ class Transaction:
     def flush(self) -> None:
         """Write the gathered events and count deltas."""
         if self._events:
-            self.run(_INSERT_EVENTS, rows=self._events)
+            self.insert(_INSERT_EVENTS, self._events)
         deltas = [
             {"state": state, "queue": queue, "task": task, "jobs": jobs}
             for (state, queue, task), jobs in self._deltas.items()
             if jobs
         ]
         if deltas:
-            self.run(_INSERT_DELTAS, rows=deltas)
+            self.insert(_INSERT_DELTAS, deltas)
         self._events.clear()
         self._deltas.clear()
 
@@ -274,21 +312,23 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise _meaning(error) from error
+        raise _meaning(error, error.orig, error.connection_invalidated) from error
+    except sqlite3.Error as error:
+        raise _meaning(error, error) from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise LedgerFull("The disk under the ledger is full. Free some space; nothing was accepted.") from error
         raise
 
 
-def _meaning(error: DBAPIError) -> Exception:
+def _meaning(error: Exception, cause: BaseException | None, gone: bool = False) -> Exception:
     """Return what a driver's error means to a caller; faults in the data or in us stay as they are."""
-    code = getattr(error.orig, "sqlite_errorcode", None)
+    code = getattr(cause, "sqlite_errorcode", None)
     primary = code & 0xFF if code is not None else None
-    if primary == sqlite3.SQLITE_FULL or "No space left" in str(error.orig):
+    if primary == sqlite3.SQLITE_FULL or "No space left" in str(cause):
         return LedgerFull("The disk under the ledger is full. Free some space; nothing was accepted.")
     unavailable = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
                    sqlite3.SQLITE_CANTOPEN)  # fmt: skip
-    if primary in unavailable or error.connection_invalidated:
-        return LedgerUnavailable(f"The ledger cannot be used now: {error.orig}. Nothing was accepted; try again.")
+    if primary in unavailable or gone:
+        return LedgerUnavailable(f"The ledger cannot be used now: {cause}. Nothing was accepted; try again.")
     return error

@@ -10,7 +10,7 @@ from typing import Any
 from celeriac import clock
 from celeriac.errors import IdempotencyMismatch, JobExists
 from celeriac.jobs import Kind, Receipt, Submission
-from celeriac.ledger.sql import Sql, as_json
+from celeriac.ledger.sql import Insert, Sql, as_json
 from celeriac.ledger.store import Transaction
 from celeriac.states import State
 
@@ -19,11 +19,10 @@ _KNOWN_KEYS = Sql(
     " FROM idempotency AS k JOIN {rows} ON k.owner = v.owner AND k.key = v.key JOIN jobs AS j ON j.id = k.job",
     owner="text", key="text",
 )  # fmt: skip
-_REMEMBER_KEYS = Sql(
-    "INSERT INTO idempotency (owner, key, fingerprint, job, created_at)"
-    " SELECT v.owner, v.key, v.fingerprint, v.job, v.created_at FROM {rows} WHERE true"
+_REMEMBER_KEYS = Insert(
+    "idempotency",
     # A key that is not known, but there, belonged to a job that was pruned.
-    " ON CONFLICT (owner, key) DO UPDATE"
+    "ON CONFLICT (owner, key) DO UPDATE"
     " SET fingerprint = excluded.fingerprint, job = excluded.job, created_at = excluded.created_at",
     owner="text", key="text", fingerprint="text", job="text", created_at="int",
 )  # fmt: skip
@@ -34,20 +33,11 @@ _COLUMNS = {
     "root": "text", "group_id": "text", "group_index": "int", "chord": "text", "schedule": "text",
     "error_code": "text", "error_type": "text", "error_message": "text",
 }  # fmt: skip
-_INSERT_JOBS = Sql(
-    f"INSERT INTO jobs ({', '.join(_COLUMNS)}) SELECT {', '.join('v.' + name for name in _COLUMNS)}"
-    " FROM {rows} WHERE true ON CONFLICT (id) DO NOTHING RETURNING key, id",
-    **_COLUMNS,
+_INSERT_JOBS = Insert("jobs", "ON CONFLICT (id) DO NOTHING RETURNING key, id", **_COLUMNS)
+_INSERT_PAYLOADS = Insert(
+    "payloads", job="int", headers="text", properties="text", body="text", traceback="text", exception="text"
 )
-_INSERT_PAYLOADS = Sql(
-    "INSERT INTO payloads (job, headers, properties, body, traceback, exception)"
-    " SELECT v.job, v.headers, v.properties, v.body, v.traceback, v.exception FROM {rows} WHERE true",
-    job="int", headers="text", properties="text", body="text", traceback="text", exception="text",
-)  # fmt: skip
-_INSERT_TAGS = Sql(
-    "INSERT INTO tags (tag, job) SELECT v.tag, v.job FROM {rows} WHERE true ON CONFLICT DO NOTHING",
-    tag="text", job="int",
-)  # fmt: skip
+_INSERT_TAGS = Insert("tags", "ON CONFLICT DO NOTHING", tag="text", job="int")
 
 
 def submit(tx: Transaction, submissions: Sequence[Submission]) -> list[Receipt | Exception]:
@@ -112,7 +102,7 @@ def _insert(tx: Transaction, submissions: Sequence[Submission]) -> list[Receipt 
     for submission in submissions:
         row = _row(submission, now)
         rows.append(row)
-    keys: dict[str, int] = {row.id: row.key for row in tx.run(_INSERT_JOBS, rows=rows)}
+    keys: dict[str, int] = {row.id: row.key for row in tx.insert(_INSERT_JOBS, rows)}
     tags, remembered = [], []
     answers: list[Receipt | Exception] = []
     taken = set()
@@ -136,11 +126,11 @@ def _insert(tx: Transaction, submissions: Sequence[Submission]) -> list[Receipt 
             )  # fmt: skip
         _tell(tx, key, submission, row, now)
     if payloads:
-        tx.run(_INSERT_PAYLOADS, rows=payloads)
+        tx.insert(_INSERT_PAYLOADS, payloads)
     if tags:
-        tx.run(_INSERT_TAGS, rows=tags)
+        tx.insert(_INSERT_TAGS, tags)
     if remembered:
-        tx.run(_REMEMBER_KEYS, rows=remembered)
+        tx.insert(_REMEMBER_KEYS, remembered)
     return answers
 
 
