@@ -19,7 +19,7 @@ from celeriac.access.principals import SYSTEM, Role
 from celeriac.app import Tasks, connect, load_app
 from celeriac.app.tasks import JobRequest
 from celeriac.errors import JobNotFound
-from celeriac.jobs import Job
+from celeriac.jobs import Filter, Job
 from celeriac.ledger import Ledger, keys, migrations, read, submit
 from celeriac.settings import load
 from celeriac.states import is_final
@@ -155,17 +155,22 @@ class Instance:
         """Wait until jobs have ended and return them."""
         ids = list(ids)
         until(
-            lambda: all(is_final(self._state(id)) for id in ids),
+            lambda: all(is_final(self.state(id)) for id in ids),
             f"{len(ids)} jobs to end; {self._states(ids)}",
             seconds,
         )
         return [self.job(id) for id in ids]
 
-    def _state(self, id: str) -> str:
+    def state(self, id: str) -> str:
         try:
             return read.summary(self.ledger, SYSTEM, id).state
         except JobNotFound:  # a link or a body that has not been sent yet
             return "unknown"
+
+    def ids(self, task: str, state: str) -> list[str]:
+        """Return the ids of the jobs of a task in a state, newest first."""
+        found, _ = read.page(self.ledger, SYSTEM, Filter(tasks=(task,), states=(state,)), None, 100)
+        return [job.id for job in found]
 
     def _states(self, ids: list[str]) -> str:
         return ", ".join(f"{name}: {self.log(name)[-300:]}" for name in self.processes)

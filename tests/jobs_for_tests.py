@@ -100,6 +100,15 @@ def die_once() -> str:
     return "alive"
 
 
+@app.task(name="fail_once")
+def fail_once() -> int:
+    marker = os.environ["RAN"] + ".failed"
+    if not os.path.exists(marker):
+        open(marker, "w").close()
+        raise ValueError("once")
+    return 10
+
+
 @app.task(name="flaky", bind=True, max_retries=5)
 def flaky(self, failures: int) -> int:
     ran("flaky")

@@ -81,7 +81,7 @@ class Submission:
 
     `args` is the preview shown in lists (JSON, at most PREVIEW_BYTES). `rerun` says whether a
     started attempt that loses its worker runs again. With `failure` the job is recorded as
-    failed without ever running (the links behind a failed one). `existing_ok` makes a second
+    ended (`ends_as`) without ever running (the links behind a failed one). `existing_ok` makes a second
     submit of the same id a no-op instead of an error: ids frozen by a canvas.
     """
 
@@ -107,6 +107,7 @@ class Submission:
     idempotency_key: str | None = None
     fingerprint: str | None = None
     failure: Failure | None = None
+    ends_as: State = State.FAILED
     existing_ok: bool = False
 
 

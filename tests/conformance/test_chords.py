@@ -190,14 +190,14 @@ def test_a_cancelled_member_fails_the_body(ledger: Ledger):
     assert look(ledger, "body").failure.code == "upstream-failed"
 
 
-def test_an_expired_member_fails_the_body(ledger: Ledger):
+def test_an_expired_member_cancels_the_body(ledger: Ledger):
     open_one(ledger, 2)
     submit_all(ledger, submission(chord="chord", expires_at=1), submission(chord="chord"))
 
     with ledger.transaction() as tx:
         assert upkeep.expire(tx) == 1
 
-    assert state_of(ledger, "body") is State.FAILED
+    assert state_of(ledger, "body") is State.CANCELLED
 
 
 def test_a_member_that_is_lost_for_good_fails_the_body(ledger: Ledger):
@@ -316,16 +316,33 @@ def test_a_chord_opened_by_a_stale_attempt_is_not_opened(ledger: Ledger):
     assert bodies(ledger) == []
 
 
-def test_a_member_opened_again_after_the_chord_failed_does_not_fire_it(ledger: Ledger):
+def test_a_failed_member_that_is_opened_again_and_succeeds_fires_the_chord_after_all(ledger: Ledger):
     open_one(ledger, 1)
     [job] = members(ledger, 1)
     end(ledger, failure(job))
+    assert state_of(ledger, "body") is State.FAILED
     ledger.do(reopen, Asked(SYSTEM, job.id))
 
     end(ledger, success(take(ledger)[0]))
 
-    assert state_of(ledger, "body") is State.FAILED
+    assert state_of(ledger, "body") is State.QUEUED
+    assert kinds(ledger, "body") == ["submitted", "failed", "reopened"]
+    assert CHORD_RESULTS not in look(ledger, "body").message.body
     counted(ledger)
+
+
+def test_a_chord_with_two_failed_members_waits_for_both_to_be_opened_again(ledger: Ledger):
+    open_one(ledger, 2)
+    jobs = members(ledger, 2)
+    end(ledger, *(failure(job) for job in jobs))
+    ledger.do(reopen, Asked(SYSTEM, jobs[0].id))
+    end(ledger, success(take(ledger)[0]))
+    assert state_of(ledger, "body") is State.FAILED
+
+    ledger.do(reopen, Asked(SYSTEM, jobs[1].id))
+    end(ledger, success(take(ledger)[0]))
+
+    assert state_of(ledger, "body") is State.QUEUED
 
 
 def test_a_body_and_a_size_may_come_in_one_batch(ledger: Ledger):

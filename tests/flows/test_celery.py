@@ -1,12 +1,14 @@
 """Whole lives of jobs, as Celery code sees them: `.delay()`, canvas, retries, results, remote control."""
 
+import os
+
 import pytest
 from celery.exceptions import ChordError, TaskRevokedError
 from instance import until
 from oracle import violations
 
 from celeriac.access import SYSTEM
-from celeriac.ledger import Asked, cancel
+from celeriac.ledger import Asked, cancel, reopen
 from celeriac.states import State
 
 
@@ -164,3 +166,40 @@ def test_task_events_reach_a_listener(client, house):
 def test_all_of_it_leaves_a_sound_ledger(house):
     house.all_ended()
     assert violations(house.ledger) == []
+
+
+def test_a_chain_goes_on_when_a_person_retries_its_failed_link(client, house):
+    from celery import chain
+
+    result = chain(client.fail_once.si(), client.add.s(1), client.add.s(2)).delay()
+    until(lambda: house.state(result.id) == "failed", "the last link to be given up")
+    house.ledger.do(reopen, Asked(SYSTEM, result.parent.parent.id))
+
+    until(lambda: house.state(result.id) == "succeeded", "the chain to go on")
+    assert house.job(result.id).result == "13"
+
+
+def test_a_chord_fires_when_a_person_retries_its_failed_member(client, house):
+    from celery import chord
+
+    os.unlink(house.environment["RAN"] + ".failed")
+    result = chord([client.add.s(1, 1), client.fail_once.si()], client.total.s()).delay()
+    until(lambda: house.state(result.id) == "failed", "the body to be given up")
+    [member] = [each.id for each in result.parent.results if house.job(each.id).state is State.FAILED]
+    house.ledger.do(reopen, Asked(SYSTEM, member))
+
+    until(lambda: house.state(result.id) == "succeeded", "the body to run")
+    assert house.job(result.id).result == "12"
+    house.all_ended()
+    assert violations(house.ledger) == []
+
+
+def test_cancelling_a_link_cancels_what_was_to_follow_it(client, house):
+    from celery import chain
+
+    result = chain(client.add.s(1, 1).set(countdown=60), client.add.s(1), client.a_chord()).delay()
+    [first] = house.ids("add", "scheduled")
+    house.ledger.do(cancel, Asked(SYSTEM, first))
+
+    with pytest.raises(TaskRevokedError):
+        result.get(timeout=20)

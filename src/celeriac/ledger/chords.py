@@ -13,6 +13,7 @@ import msgspec
 
 from celeriac import clock
 from celeriac.jobs import CHORD_RESULTS, Chord, ErrorCode, Failure, Message, Submission
+from celeriac.ledger.abandon import GivenUp, links_behind
 from celeriac.ledger.sql import Sql, as_json
 from celeriac.ledger.store import Transaction
 from celeriac.ledger.submit import submit
@@ -135,14 +136,26 @@ def _fail(tx: Transaction, broken: dict[str, End]) -> None:
         chord = _decode(row.body)
         if chord.chords:
             open_chord(tx, chord.chords)
-        submit_failed(tx, [replace(submission, failure=failure, existing_ok=True) for submission in chord.body])
+        submit_failed(
+            tx, [replace(submission, failure=failure, ends_as=end.state, existing_ok=True) for submission in chord.body]
+        )
 
 
 def submit_failed(tx: Transaction, submissions: Sequence[Submission]) -> None:
-    """Record jobs that will never run, and tell the chords that they are members of."""
+    """Record jobs that will never run, with the links behind them, and tell the chords they are members of."""
+    if not submissions:
+        return
+    behind = [
+        link
+        for item in submissions
+        for link in links_behind(
+            GivenUp(item.id, item.queue, item.owner, item.root, item.message.body, item.ends_as, item.failure)
+        )
+    ]
+    submissions = [*submissions, *behind]
     submit(tx, submissions)
     settle(tx, [
-        End(item.id, item.chord, item.group_index or 0, State.FAILED, None, item.failure)
+        End(item.id, item.chord, item.group_index or 0, item.ends_as, None, item.failure)
         for item in submissions
         if item.chord
     ])  # fmt: skip

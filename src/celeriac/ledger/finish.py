@@ -11,6 +11,7 @@ from typing import Any
 
 from celeriac.failpoints import failpoint
 from celeriac.jobs import ErrorCode, Failure, Kind, Note, Outcome, Start
+from celeriac.ledger.abandon import behind
 from celeriac.ledger.chords import End, open_chord, settle, submit_failed
 from celeriac.ledger.sql import Sql
 from celeriac.ledger.store import Transaction
@@ -216,14 +217,19 @@ def _tell(tx: Transaction, outcome: Outcome, number: int) -> None:
 
 
 def _send_on(tx: Transaction, outcomes: Sequence[Outcome]) -> None:
-    """Submit what the accepted attempts sent: callbacks, the next links of chains, error callbacks."""
+    """Submit what the accepted attempts sent, and give up what was to follow those without success."""
     chords = [chord for outcome in outcomes for chord in outcome.chords]
     if chords:
         open_chord(tx, chords)
     sends = [submission for outcome in outcomes for submission in outcome.sends]
     if sends:
-        submit(tx, [submission for submission in sends if submission.failure is None])
-        submit_failed(tx, [submission for submission in sends if submission.failure is not None])
+        submit(tx, sends)
+    given_up = {
+        outcome.key: (outcome.state, outcome.failure)
+        for outcome in outcomes
+        if is_final(outcome.state) and outcome.state is not State.SUCCEEDED
+    }
+    submit_failed(tx, behind(tx, given_up))
 
 
 def _end(outcome: Outcome, held: Held) -> End:

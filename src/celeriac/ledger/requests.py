@@ -15,7 +15,9 @@ from celeriac import clock
 from celeriac.access import Permission, Principal
 from celeriac.errors import Forbidden, JobFinal, JobNeverRan, JobNotFinal, JobNotFound, JobSucceeded
 from celeriac.jobs import ErrorCode, Kind
-from celeriac.ledger.chords import End, settle
+from celeriac.ledger.abandon import behind
+from celeriac.ledger.chords import End, settle, submit_failed
+from celeriac.ledger.revive import unfire
 from celeriac.ledger.sql import Sql, as_json
 from celeriac.ledger.store import Transaction
 from celeriac.states import State, is_final
@@ -83,6 +85,7 @@ def cancel_waiting(tx: Transaction, rows: Sequence[Any], code: str | None) -> No
         tx.count(row.state, row.queue, row.task, -1)
         tx.count(State.CANCELLED, row.queue, row.task, 1)
         tx.ends[row.id] = row.number + 1
+    submit_failed(tx, behind(tx, {row.key: (State.CANCELLED, None) for row in rows}))
     settle(tx, [
         End(row.id, row.chord, row.group_index or 0, State.CANCELLED, None, None) for row in rows if row.chord
     ])  # fmt: skip
@@ -116,6 +119,7 @@ def reopen(tx: Transaction, requests: Sequence[Asked]) -> list[State | Exception
         now = clock.micros()
         tx.run(_REOPEN, each=list(chosen))
         _renew_payloads(tx, list(chosen))
+        unfire(tx, list(chosen))
         for row in chosen.values():
             tx.record(row.key, row.number + 1, now, Kind.REOPENED)
             tx.count(row.state, row.queue, row.task, -1)

@@ -10,6 +10,7 @@ from typing import Any
 from celeriac import clock
 from celeriac.errors import IdempotencyMismatch, JobExists
 from celeriac.jobs import Kind, Receipt, Submission
+from celeriac.ledger.revive import revive
 from celeriac.ledger.sql import Insert, Sql, as_json
 from celeriac.ledger.store import Transaction
 from celeriac.states import State
@@ -103,11 +104,16 @@ def _insert(tx: Transaction, submissions: Sequence[Submission]) -> list[Receipt 
         row = _row(submission, now)
         rows.append(row)
     keys: dict[str, int] = {row.id: row.key for row in tx.insert(_INSERT_JOBS, rows)}
+    known = [submission for submission in submissions if submission.id not in keys]
+    revived = revive(tx, known, now) if known else {}
     tags, remembered = [], []
     answers: list[Receipt | Exception] = []
     taken = set()
     for submission, row in zip(submissions, rows, strict=True):
         key = keys.get(submission.id)
+        if submission.id in revived:
+            answers.append(revived[submission.id])
+            continue
         if key is None or submission.id in taken:
             answers.append(
                 Receipt(submission.id, 0, State(row["state"]), now)
@@ -137,7 +143,7 @@ def _insert(tx: Transaction, submissions: Sequence[Submission]) -> list[Receipt 
 def _row(submission: Submission, now: int) -> dict[str, Any]:
     failure = submission.failure
     if failure is not None:
-        state = State.FAILED
+        state = submission.ends_as
     elif submission.run_at is not None and submission.run_at > now:
         state = State.SCHEDULED
     else:
@@ -187,8 +193,8 @@ def _tell(tx: Transaction, key: int, submission: Submission, row: dict[str, Any]
     state = row["state"]
     tx.count(state, submission.queue, submission.task, 1)
     tx.record(key, 1, now, Kind.SUBMITTED)
-    if state is State.FAILED and submission.failure:
-        tx.record(key, 2, now, Kind.FAILED, {"code": submission.failure.code})
+    if submission.failure is not None:
+        tx.record(key, 2, now, Kind(state), {"code": submission.failure.code})
         tx.ends[submission.id] = 2
     elif state is State.SCHEDULED:
         tx.wait_until(submission.run_at)

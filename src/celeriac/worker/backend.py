@@ -25,16 +25,11 @@ from celeriac.errors import JobNotFound
 from celeriac.jobs import (
     CHORD_RESULTS,
     Chord,
-    ErrorCode,
     Failure,
     Job,
-    Message,
-    Submission,
-    preview,
     storable,
 )
 from celeriac.ledger import open_chord, read
-from celeriac.ledger.sql import as_json
 from celeriac.states import State
 from celeriac.worker.capture import Box, failure_of
 
@@ -90,10 +85,7 @@ class LedgerBackend(AsyncBackendMixin, BaseBackend):
         box = capture.get()
         if box is None:
             return result
-        if task_id != box.job:
-            if state in celery_states.EXCEPTION_STATES:
-                box.sends.append(self._never_run(task_id, result, request))
-        elif isinstance(box, Box):
+        if task_id == box.job and isinstance(box, Box):
             if state == celery_states.SUCCESS:
                 box.result = self.encode_result_text(result)
             elif state in celery_states.EXCEPTION_STATES and isinstance(result, BaseException):
@@ -101,9 +93,12 @@ class LedgerBackend(AsyncBackendMixin, BaseBackend):
         return result
 
     def mark_as_failure(self, task_id: str, exc: Any, *args: Any, **kwargs: Any) -> None:
-        """Note a failure, and capture the error callbacks and the links that can no longer run."""
+        """Note a failure, and capture the error callbacks."""
         with capturing():
             super().mark_as_failure(task_id, exc, *args, **kwargs)
+
+    def _fail_chain(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the ledger gives up the links behind a failed one where its outcome commits."""
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
         """Count nothing: the ledger counts a chord's parts where their outcomes commit."""
@@ -155,20 +150,6 @@ class LedgerBackend(AsyncBackendMixin, BaseBackend):
             return storable_json(text)
         except Exception:
             return None
-
-    def _never_run(self, task_id: str, error: Any, request: Any) -> Submission:
-        """Return a job that is recorded as failed because the link before it failed."""
-        task = getattr(request, "task", None) or "unknown"
-        keywords = dict(getattr(request, "kwargs", None) or {})
-        headers = {"task": task, "id": task_id, "retries": 0}
-        failure = failure_of(error, None, self._exception_text(error))
-        return Submission(
-            id=task_id, task=task, queue=self.app.conf.task_default_queue, owner=SYSTEM.owner,
-            message=Message(as_json(headers), "{}", as_json([[], keywords, {}])), args=preview(keywords),
-            chord=getattr(request, "group", None) if getattr(request, "chord", None) else None,
-            group=getattr(request, "group", None), group_index=getattr(request, "group_index", None),
-            failure=Failure(ErrorCode.UPSTREAM, failure.type, failure.message, None, failure.celery), existing_ok=True,
-        )  # fmt: skip
 
     def __reduce__(self, args: Any = (), kwargs: Any = None) -> Any:
         return super().__reduce__(args, {**(kwargs or {})})

@@ -1,0 +1,86 @@
+"""Abandon: when a job ends without success, what was to follow it in its chain is given up with it.
+
+The links behind it are recorded under the ids they would have had, failed or cancelled as it
+is, so that whoever waits for the last one is told. Nothing of the app's code is needed, so
+it holds for a cancel, an expiry and a rescue as well. `revive.py` takes it back.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from celeriac.jobs import ErrorCode, Failure, Message, Submission, preview
+from celeriac.ledger.sql import Sql, as_json
+from celeriac.ledger.store import Transaction
+from celeriac.states import State
+
+_BODIES = Sql(
+    "SELECT jobs.key, jobs.id, jobs.queue, jobs.owner, jobs.root, payloads.body"
+    " FROM payloads JOIN jobs ON jobs.key = payloads.job WHERE payloads.job IN ({each_int})"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """A job that ended as FAILED or CANCELLED, as much of it as those behind it inherit."""
+
+    id: str
+    queue: str
+    owner: str
+    root: str | None
+    body: str
+    state: State
+    failure: Failure | None
+
+
+def behind(tx: Transaction, ended: Mapping[int, tuple[State, Failure | None]]) -> list[Submission]:
+    """Return what can no longer run because of jobs (by key) that ended so, ready to be recorded."""
+    rows = tx.run(_BODIES, each=list(ended)).all() if ended else []
+    return [
+        link
+        for row in rows
+        for link in links_behind(GivenUp(row.id, row.queue, row.owner, row.root, row.body, *ended[row.key]))
+    ]
+
+
+def links_behind(job: GivenUp) -> list[Submission]:
+    """Return the links of its chain that a job takes with it."""
+    return [_given_up(link, job) for link in links(job.body)]
+
+
+def links(body: str) -> Iterator[dict[str, Any]]:
+    """Yield the signatures that follow in the chain of a task message, nearest first.
+
+    A chord stands for its body, a group or a chain for its members: those have ids to wait for.
+    """
+    embed = msgspec.json.decode(body)[2]
+    waiting = deque(reversed(embed.get("chain") or []))
+    while waiting:
+        signature = waiting.popleft()
+        kind, keywords = signature.get("subtask_type"), signature.get("kwargs") or {}
+        if kind == "chord":
+            waiting.appendleft(keywords.get("body") or {})
+        elif kind in ("group", "chain"):
+            waiting.extendleft(reversed(keywords.get("tasks") or []))
+        elif (signature.get("options") or {}).get("task_id"):
+            yield signature
+
+
+def _given_up(link: dict[str, Any], job: GivenUp) -> Submission:
+    options, task, keywords = link.get("options") or {}, link["task"], link.get("kwargs") or {}
+    id, group, failure = options["task_id"], options.get("group_id"), job.failure
+    why = f"Job {job.id}, which it waits for, {job.state}"
+    if failure is not None:
+        why = f"{why}: {failure.message}"[:2000]
+    headers = {"task": task, "id": id, "root_id": job.root, "parent_id": job.id, "retries": 0}
+    return Submission(
+        id=id, task=task, queue=options.get("queue") or job.queue, owner=job.owner,
+        message=Message(as_json(headers), "{}", as_json([link.get("args") or [], keywords, {}])),
+        args=preview(keywords), parent=job.id, root=job.root, group=group, group_index=options.get("group_index"),
+        chord=group if options.get("chord") else None, ends_as=job.state, existing_ok=True,
+        failure=Failure(ErrorCode.UPSTREAM, failure.type if failure else "Upstream", why,
+                        celery=failure.celery if failure else None),
+    )  # fmt: skip
