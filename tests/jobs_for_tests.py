@@ -117,6 +117,13 @@ def flaky(self, failures: int) -> int:
     return self.request.retries
 
 
+@app.task(name="at_once", bind=True, max_retries=3)
+def at_once(self) -> int:
+    if self.request.retries == 0:
+        raise self.retry(countdown=0)
+    return self.request.retries
+
+
 @app.task(name="backoff", autoretry_for=(ValueError,), retry_backoff=1, retry_jitter=False, max_retries=2)
 def backoff() -> None:
     ran("backoff")
@@ -149,6 +156,11 @@ def parent() -> str:
 @app.task(name="replaced", bind=True)
 def replaced(self) -> None:
     raise self.replace(add.s(40, 2))
+
+
+@app.task(name="replaced_by_group", bind=True)
+def replaced_by_group(self) -> None:
+    raise self.replace(group(add.s(1, 1), add.s(2, 2)))
 
 
 def a_chain():

@@ -7,6 +7,7 @@ asks for patience; so is everything that only reads.
 """
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -19,7 +20,7 @@ import httpx
 
 from celeriac.errors import CannotStart, CeleriacError, Fault
 from celeriac.jobs import new_id
-from celeriac.settings import load
+from celeriac.settings import Settings, load
 from celeriac.states import is_final
 
 Json: TypeAlias = dict[str, Any]
@@ -134,8 +135,7 @@ def _access(base_url: str | None, token: str | None) -> tuple[str, dict[str, str
     base_url, token = base_url or os.environ.get("CELERIAC_URL"), token or os.environ.get("CELERIAC_TOKEN")
     if base_url is None or token is None:
         settings = load()
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        base_url = base_url or f"http://{host}:{settings.port}"
+        base_url = base_url or _address(settings)
         try:
             token = token or settings.token_path.read_text().strip()
         except OSError:
@@ -143,6 +143,15 @@ def _access(base_url: str | None, token: str | None) -> tuple[str, dict[str, str
                 f"No token was given and {settings.token_path} cannot be read. Pass one, or start `celeriac dev` there."
             ) from None
     return base_url, {"Authorization": f"Bearer {token}"}
+
+
+def _address(settings: Settings) -> str:
+    """Return where the server of this home folder answers: it leaves its address in the file `lock`."""
+    try:
+        return str(json.loads((settings.home / "lock").read_text())["url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        return f"http://{host}:{settings.port}"
 
 
 class Client:

@@ -31,6 +31,14 @@ def moment(stamp: int) -> datetime:
     return _EPOCH + timedelta(microseconds=stamp)
 
 
+def parsed(text: str | None) -> int | None:
+    """Return an ISO 8601 time as microseconds since the epoch; without a zone it counts as UTC. None for None."""
+    if text is None:
+        return None
+    read = datetime.fromisoformat(text)
+    return micros(read if read.tzinfo else read.replace(tzinfo=UTC))
+
+
 def rfc3339(stamp: int | None) -> str | None:
     """Return microseconds since the epoch as RFC 3339 in UTC, or None for None."""
     return None if stamp is None else moment(stamp).isoformat().replace("+00:00", "Z")

@@ -166,7 +166,7 @@ class Forbidden(CeleriacError):
     code, status, title = "forbidden", 403, "Not allowed"
 
     def __init__(self, permission: str) -> None:
-        super().__init__(f"This needs the permission {permission!r}, which your token does not carry.")
+        super().__init__(f"This needs the permission {str(permission)!r}, which your token does not carry.")
 
 
 class CrossSite(CeleriacError):

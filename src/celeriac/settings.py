@@ -6,6 +6,7 @@ all, and a test fails when one is missing there.
 """
 
 import os
+import tomllib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -110,6 +112,8 @@ def load(**flags: Any) -> Settings:
     """
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except (SettingsError, tomllib.TOMLDecodeError) as error:
+        raise CannotStart(f'Wrong settings. {error}. Lists are written as JSON, as in ["a.example"].') from None
     except ValidationError as error:
         raise CannotStart("Wrong settings. " + "; ".join(_told(fault) for fault in error.errors())) from None
 

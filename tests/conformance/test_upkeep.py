@@ -191,7 +191,7 @@ def test_a_started_job_of_a_worker_that_is_gone_runs_again(ledger: Ledger, worke
     assert (state_of(ledger, job.id), kinds(ledger, job.id)[-1]) == (State.QUEUED, "rescued")
     assert not upkeep.any_orphan(ledger)
     assert rescue(ledger) == 0
-    assert take_one(ledger).deaths == 1
+    assert take_one(ledger, worker="another").deaths == 1
     counted(ledger)
 
 

@@ -104,3 +104,24 @@ def test_max_attempts_caps_what_a_task_would_retry(house):
 
     [job] = house.ended([id])
     assert (job.state, job.attempt) == (State.FAILED, 2)
+
+
+def test_a_job_that_is_opened_again_does_not_see_its_old_cancel(house):
+    [id] = house.submit("wait", seconds=60)
+    until(lambda: house.job(id).started_at, "the job to start")
+    house.ledger.do(cancel, Asked(SYSTEM, id))
+    house.ended([id])
+    house.ledger.do(reopen, Asked(SYSTEM, id))
+    until(lambda: house.job(id).started_at, "the job to start again")
+
+    assert house.job(id).state is State.RUNNING
+    house.ledger.do(cancel, Asked(SYSTEM, id))
+    house.ended([id])
+
+
+def test_jobs_of_a_queue_that_is_no_longer_consumed_wait_for_it(house, client):
+    client.app.control.cancel_consumer("default", reply=True, timeout=5)
+    ids = house.submit("echo", count=3, value=1)
+    client.app.control.add_consumer("default", reply=True, timeout=5)
+
+    assert {job.state for job in house.ended(ids)} == {State.SUCCEEDED}

@@ -14,6 +14,8 @@ from typing import Any
 
 import celery
 import kombu.transport
+from celery import chord, group
+from celery.canvas import _chain
 
 from celeriac.app.sender import LedgerAMQP
 from celeriac.errors import CannotStart
@@ -39,10 +41,24 @@ CONFIGURATION: dict[str, Any] = {
     # One broker window a worker: how much it holds is the transport's `room`, not a prefetch count.
     "worker_prefetch_multiplier": 0,
     "task_track_started": False,
+    "worker_disable_rate_limits": True,  # a limit in one worker's memory would hold claimed jobs there
     "worker_lost_wait": 0.5,
     "enable_utc": True,
     "timezone": "UTC",
 }
+
+
+class Task(celery.Task):
+    """The base of a Celeriac app's tasks."""
+
+    abstract = True
+
+    def replace(self, sig: Any) -> Any:
+        """Go on as another task, under the same id. Raises NotImplementedError for a chain, group or chord."""
+        if isinstance(sig, (group, chord, _chain)):
+            kind = type(sig).__name__.strip("_")
+            raise NotImplementedError(f"A task can be replaced by one task in this version, not by a {kind}.")
+        return super().replace(sig)
 
 
 class Celeriac(celery.Celery):
@@ -56,6 +72,7 @@ class Celeriac(celery.Celery):
     """
 
     amqp_cls = "celeriac.app.sender:LedgerAMQP"
+    task_cls = "celeriac.app.application:Task"
 
     def __init__(self, main: str | None = None, **options: Any) -> None:
         configuration = {**CONFIGURATION, **options.pop("config", {})}
@@ -107,7 +124,7 @@ def load_app(name: str) -> Celeriac:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CannotStart(_import_trouble(module_name, error)) from None
     if attribute:
         found = getattr(module, attribute, None)
@@ -124,7 +141,7 @@ def load_app(name: str) -> Celeriac:
     return found
 
 
-def _import_trouble(module_name: str, error: Exception) -> str:
+def _import_trouble(module_name: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name and module_name.split(".")[0] == error.name:
         return f"There is no module {error.name!r} here or on the Python path (looked in {os.getcwd()} first)."
     own = str(Path(__file__).parent.parent)

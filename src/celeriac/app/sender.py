@@ -9,7 +9,6 @@ process, to be committed together with the attempt's outcome.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from typing import Any
 
 import celery
@@ -133,8 +132,8 @@ def _submission(app: Any, headers: dict[str, Any], properties: dict[str, Any], b
         args=preview(arguments_by_name(task, arguments, keywords)),
         priority=int(properties.get("priority") or 0),
         cost=costs.as_column(costs.cost_of(task, arguments, keywords)),
-        run_at=_stamp(eta),
-        expires_at=_stamp(expires),
+        run_at=clock.parsed(eta),
+        expires_at=clock.parsed(expires),
         max_attempts=getattr(task, "max_attempts", None),
         rerun=True,
         parent=headers.get("parent_id"),
@@ -172,13 +171,6 @@ def _owner() -> str:
     task = celery.current_task
     held = getattr(task.request, "celeriac", None) if task else None
     return held["owner"] if held else SYSTEM.owner
-
-
-def _stamp(moment: str | None) -> int | None:
-    if moment is None:
-        return None
-    parsed = datetime.fromisoformat(moment)
-    return clock.micros(parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC))
 
 
 def _text(data: str | bytes) -> str:

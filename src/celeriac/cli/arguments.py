@@ -5,11 +5,12 @@ and anything else is text. `@file` is the text of a file (`@-` of stdin). Used b
 """
 
 import json
+import math
 import re
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -35,6 +36,10 @@ def arguments(pairs: tuple[str, ...], whole: str | None, texts: frozenset[str] =
             raise click.UsageError(f"{pair!r} is not name=value. Arguments without names go into --args '[…]'.")
         if name in named:
             raise click.UsageError(f"{name!r} is given twice.")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise click.UsageError(f"The value of {name!r} is not UTF-8 text.") from None
         named[name] = value(text, name in texts)
     return {**given, **named}
 
@@ -46,7 +51,7 @@ def value(text: str, is_text: bool = False) -> Any:
     if is_text:
         return text
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except ValueError:
         return text
 
@@ -94,5 +99,10 @@ def _text_of(path: str) -> str:
         raise click.UsageError(f"The file {path or 'on stdin'} is not UTF-8 text.") from None
 
 
-def _refuse(name: str) -> None:
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse(text)
+
+
+def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")

@@ -36,7 +36,9 @@ def command() -> None:
 @click.option("--name", required=True, help="What it is for, as `ci` or `grafana`.")
 @role_option
 @click.option("--owner", help="Whose jobs it submits; the name if not given.")
-@click.option("--days", type=click.FloatRange(0, min_open=True), help="Expires after so many days; never if not given.")
+@click.option(
+    "--days", type=click.FloatRange(0, 36_500, min_open=True), help="Expires after so many days; never if not given."
+)
 @home_option
 def create(name: str, role: str, owner: str | None, days: float | None, home: Path | None) -> None:
     """Make a token and print its secret, which is not shown again."""

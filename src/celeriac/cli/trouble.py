@@ -40,5 +40,10 @@ def told() -> Iterator[None]:
     except CeleriacError as error:
         tell(error)
         raise click.exceptions.Exit(exit_code(error)) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        click.echo(f"celeriac: {error.strerror or error}{f': {error.filename}' if error.filename else ''}.", err=True)
+        raise click.exceptions.Exit(FAILED) from None
     except KeyboardInterrupt:
         raise click.exceptions.Exit(INTERRUPTED) from None

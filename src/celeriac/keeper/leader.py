@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from celeriac import clock
+from celeriac.errors import LedgerFull, LedgerUnavailable
 from celeriac.ledger import Ledger, Transaction, nodes
 
 NAME = "keeper"
@@ -26,6 +27,7 @@ class Leader:
     def __init__(self, ledger: Ledger, lease_seconds: float) -> None:
         self.ledger = ledger
         self.term: int | None = None
+        self.refusals = 0  # how often the ledger could not be written
         self.holder = f"{socket.gethostname()}/{os.getpid()}/{os.urandom(3).hex()}"
         self._lease_seconds = lease_seconds
         self._seen: nodes.Lead | None = None
@@ -64,11 +66,15 @@ class Leader:
         """Open a transaction that only the leader of the present term can commit. Raises LeadLost."""
         if self.term is None:
             raise LeadLost
-        with self.ledger.transaction() as tx:
-            if not nodes.renew(tx, NAME, self.holder, self.term):
-                self.term = self._seen = None
-                raise LeadLost
-            yield tx
+        try:
+            with self.ledger.transaction() as tx:
+                if not nodes.renew(tx, NAME, self.holder, self.term):
+                    self.term = self._seen = None
+                    raise LeadLost
+                yield tx
+        except (LedgerFull, LedgerUnavailable):
+            self.refusals += 1
+            raise
 
     def release(self) -> None:
         """Give up the lead at a clean end, so that another keeper need not wait."""

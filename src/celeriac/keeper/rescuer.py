@@ -1,7 +1,8 @@
 """Takes jobs from workers that are dead, and from workers that ended with jobs in their hands.
 
 A worker is dead when this rescuer itself has read the same counter for the whole lease, over
-reads that succeeded: a database outage, a failover or a sleeping laptop kills nobody's job.
+reads that succeeded, while writing was possible: a database outage, a full disk, a failover or a
+sleeping laptop kills nobody's job.
 """
 
 import logging
@@ -24,10 +25,13 @@ class Rescuer:
         self._lease_seconds = lease_seconds
         self._silence: dict[str, tuple[int, float]] = {}  # worker -> its counter, and how long it has stood still
         self._looked_at: float | None = None
+        self._refusals = leader.refusals
 
     def tick(self) -> float:
         """Look once at every worker and rescue what needs it; return the seconds until the next look."""
         ledger = self._leader.ledger
+        if self._leader.refusals != self._refusals:  # who could not write could not beat either: count anew
+            self._refusals, self._silence, self._looked_at = self._leader.refusals, {}, None
         with ledger.reading() as connection:
             dead = self.dead(nodes.beats(connection))
         if dead:

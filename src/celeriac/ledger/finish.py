@@ -132,6 +132,8 @@ def decide(outcome: Outcome, held: Held, max_deaths: int) -> Outcome:
             return _failed(outcome, replace(failure, code=ErrorCode.QUARANTINED, message=message), Kind.QUARANTINED)
     if failure is not None and held.max_attempts is not None and executions >= held.max_attempts:
         return _failed(outcome, failure)
+    if outcome.state is State.RETRYING and outcome.run_at is None:  # countdown=0 is no time to Celery, yet due
+        outcome = replace(outcome, run_at=outcome.at)
     return replace(outcome, sends=(), chords=())  # it goes on: nothing follows it yet
 
 

@@ -13,7 +13,7 @@ import sqlite3
 import threading
 from collections import Counter, namedtuple
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -192,7 +192,7 @@ class Ledger:
         Raises:
             LedgerFull, LedgerUnavailable: nothing was written.
         """
-        with self._turn, _translated():
+        with _translated(), self._turn:
             connection = self._write_connection()
             try:
                 with connection.begin():
@@ -228,11 +228,8 @@ class Ledger:
     def checkpoint(self) -> None:
         """Fold SQLite's write-ahead log into the file; writers go on meanwhile."""
         if self.dialect == "sqlite":
-            connection = self._reader.raw_connection()
-            try:
+            with _translated(), closing(self._reader.raw_connection()) as connection:
                 connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
-            finally:
-                connection.close()
 
     def copy(self, path: Path) -> None:
         """Copy a SQLite ledger to a file, whole and as of one moment, whoever writes meanwhile."""
@@ -318,7 +315,7 @@ def _translated() -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise LedgerFull("The disk under the ledger is full. Free some space; nothing was accepted.") from error
-        raise
+        raise LedgerUnavailable(f"The ledger cannot be used now: {error}. Nothing was accepted.") from error
 
 
 def _meaning(error: Exception, cause: BaseException | None, gone: bool = False) -> Exception:
@@ -328,7 +325,7 @@ def _meaning(error: Exception, cause: BaseException | None, gone: bool = False) 
     if primary == sqlite3.SQLITE_FULL or "No space left" in str(cause):
         return LedgerFull("The disk under the ledger is full. Free some space; nothing was accepted.")
     unavailable = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
-                   sqlite3.SQLITE_CANTOPEN)  # fmt: skip
+                   sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)  # fmt: skip
     if primary in unavailable or gone:
-        return LedgerUnavailable(f"The ledger cannot be used now: {cause}. Nothing was accepted; try again.")
+        return LedgerUnavailable(f"The ledger cannot be used now: {cause}. Nothing was accepted.")
     return error

@@ -7,6 +7,7 @@ Celery's pool sends from an `on_tick` callback of its own and would let a job si
 """
 
 import json
+import logging
 import select
 import time
 from collections.abc import Callable
@@ -16,14 +17,17 @@ from typing import Any, Protocol
 import msgspec
 from kombu.transport import virtual
 
+from celeriac import clock
 from celeriac.broker import Listener
 from celeriac.broker.announcements import Ear
-from celeriac.errors import LedgerUnavailable
+from celeriac.errors import LedgerFull, LedgerUnavailable
 from celeriac.instance import connect
 from celeriac.jobs import Claimed, Message, Submission, new_id
 from celeriac.ledger import Ledger, mail, submit
 from celeriac.ledger.sql import as_json
 from celeriac.settings import load
+
+log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 
@@ -148,7 +152,7 @@ class Transport(virtual.Transport):
     driver_type = "celeriac"
     driver_name = "celeriac"
     can_parse_url = True
-    connection_errors = (LedgerUnavailable, OSError)
+    connection_errors = (LedgerUnavailable, LedgerFull, OSError)
     channel_errors = ()
     implements = virtual.Transport.implements.extend(
         asynchronous=True, exchange_type=frozenset(["direct", "topic", "fanout"]), heartbeats=False
@@ -171,6 +175,10 @@ class Transport(virtual.Transport):
     def is_job_queue(self, queue: str) -> bool:
         """Say whether a worker node claims jobs from this queue here."""
         return self.source is not None and queue in self.source.queues
+
+    def consumes(self, queue: str) -> bool:
+        """Say whether somebody consumes this queue now; remote control may have ended it."""
+        return queue in self._callbacks
 
     def deliver(self, job: Claimed) -> None:
         """Hand a claimed job to the consumer of its queue, as a message."""
@@ -228,7 +236,11 @@ class Transport(virtual.Transport):
 
     def _deliver_mail(self) -> int:
         boxes = [queue for queue in self._callbacks if not self.is_job_queue(queue)]
-        letters = mail.take(self.ledger, boxes) if boxes else []
+        try:
+            letters = mail.take(self.ledger, boxes) if boxes else []
+        except (LedgerUnavailable, LedgerFull) as error:  # small talk: looked for again in a second
+            log.warning("%s", error)
+            return 0
         for queue, message in letters:
             if callback := self._callbacks.get(queue):
                 callback(json.loads(message))
@@ -282,7 +294,13 @@ def _stranger(queue: str, message: dict[str, Any]) -> Submission:
         task=headers["task"],
         queue=queue,
         owner="system",
-        message=Message(as_json(headers), as_json(kept), body.decode() if isinstance(body, bytes) else body),
+        message=Message(
+            as_json({**headers, "eta": None, "expires": None}),
+            as_json(kept),
+            body.decode() if isinstance(body, bytes) else body,
+        ),
+        run_at=clock.parsed(headers.get("eta")),
+        expires_at=clock.parsed(headers.get("expires")),
         root=headers.get("root_id"),
         parent=headers.get("parent_id"),
     )

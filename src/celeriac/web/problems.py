@@ -52,7 +52,7 @@ def problem(error: Exception) -> Response:
         return _unexpected(error)
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if error.status == 503:
+    if error.status in (503, 507):
         headers["Retry-After"] = str(RETRY_SECONDS)
     told = Problem(_type(error.code), error.title, error.status, error.detail, error.code, _shapes(error.faults))
     return _response(told, headers)

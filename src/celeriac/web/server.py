@@ -24,7 +24,7 @@ from celeriac.web.app import Application, create_app
 log = logging.getLogger(__name__)
 
 BACKLOG = 2048
-SHUTDOWN_SECONDS = 10
+SHUTDOWN_SECONDS = 3
 
 
 class Server(uvicorn.Server):

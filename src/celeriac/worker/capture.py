@@ -87,7 +87,7 @@ class Reports:
 
     def cancelled(self) -> bool:
         """Say whether the main process has left a cancel for this job."""
-        return self._slot is not None and cancel_left(self._slot, self._key)
+        return self._slot is not None and cancel_left(self._slot, self._key, self._attempt)
 
     def _emit(self, kind: str, data: dict[str, Any]) -> None:
         self._send((self._key, self._attempt, clock.micros(), str(kind), data))
@@ -106,20 +106,20 @@ def _line(value: Any) -> Any:
     return storable(value, LOG_CHARACTERS) if isinstance(value, str) else msgspec.json.decode(preview(value))
 
 
-def cancel_left(folder: Path, key: int) -> bool:
-    """Say whether the slot of this process names this job."""
+def cancel_left(folder: Path, key: int, attempt: int) -> bool:
+    """Say whether the slot of this process names this attempt of this job."""
     try:
-        return (folder / str(os.getpid())).read_text() == str(key)
+        return (folder / str(os.getpid())).read_text() == f"{key}:{attempt}"
     except OSError:
         return False
 
 
-_running: tuple[int, Path] | None = None  # key of the job this child runs, and where cancels are left
+_running: tuple[Path, int, int] | None = None  # where cancels are left; key and attempt that this child runs
 
 
 def on_cancel_signal(*_: object) -> None:
     """Handle SIGUSR2: raise JobCancelled, if the cancel is meant for the job that runs right now."""
-    if _running is not None and cancel_left(_running[1], _running[0]):
+    if _running is not None and cancel_left(*_running):
         raise current.JobCancelled
 
 
@@ -138,10 +138,10 @@ def run_attempt(
     reports = Reports(held["key"], held["attempt"], slots, send_frame or (lambda frame: None))
     box = Box(id)
     token, unplug = capture.set(box), current.plug(reports)
-    began = time.monotonic()
+    began, pid = time.monotonic(), os.getpid()
     try:
         if slots is not None:
-            _running = held["key"], slots
+            _running = slots, held["key"], held["attempt"]
         trace = fast_trace_task if _optimised() else trace_task_ret
         failed, outcome, _runtime = trace(task, id, request, body, content_type, content_encoding)
         _running = None
@@ -151,7 +151,9 @@ def run_attempt(
         ended = Ended(State.CANCELLED, Kind.CANCELLED)
     except Reject as error:
         ended = _rejected(box, error)
-    except SystemExit as error:
+    except (SystemExit, KeyboardInterrupt) as error:
+        if os.getpid() != pid:  # a process that the task forked, on its way out
+            os._exit(error.code if isinstance(error.code, int) else 1) if isinstance(error, SystemExit) else os._exit(1)
         if terminate_handler_fired():  # somebody ends this process; the attempt is lost with it
             raise
         ended = Ended(State.FAILED, Kind.FAILED, failure=_failure(error, None))

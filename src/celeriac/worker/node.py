@@ -8,6 +8,7 @@ many jobs share a commit. Stopping gives back what has not started.
 
 import logging
 import os
+import shutil
 import socket
 import tempfile
 import threading
@@ -75,13 +76,14 @@ class Node:
 
     def register(self) -> None:
         """Take a new identity: at the start, and after having been given up as dead (any thread)."""
-        self.id = f"{self.name}/{os.urandom(4).hex()}"
+        id = f"{self.name}/{os.urandom(4).hex()}"
         now = clock.micros()
         self.ledger.do(
             nodes.register,
-            Worker(self.id, self.name, socket.gethostname(), os.getpid(), tuple(self._order), self._tasks,
+            Worker(id, self.name, socket.gethostname(), os.getpid(), tuple(self._order), self._tasks,
                    self._concurrency, self._pool, __version__, now, now, None, None),
         )  # fmt: skip
+        self.id = id
 
     # Claiming
 
@@ -96,7 +98,7 @@ class Node:
             self._transport.source = None
             self._transport = None
         for request in list(self.held.values()):
-            if isinstance(request, Claimed) or not request.in_pool:
+            if isinstance(request, Claimed) or request.started_at is None:  # the pool drops what has not begun
                 self.give_back(request)
 
     def room(self) -> int:
@@ -117,7 +119,8 @@ class Node:
             return
         self._claiming = True
         self._order.append(self._order.pop(0))  # no queue is always asked last
-        request = ClaimRequest(self.id, tuple(self._order), self._known, room)
+        queues = tuple(queue for queue in self._order if self._transport.consumes(queue))
+        request = ClaimRequest(self.id, queues, self._known, room)
         urgent = len(self.held) < self._concurrency
         self.group.add(claim, request, partial(self._claimed, room), urgent)
 
@@ -129,7 +132,7 @@ class Node:
         failpoint("main-claimed")
         for job in answer:
             self.held[job.key] = job
-            if self.stopping or self._transport is None:
+            if self.stopping or self._transport is None or not self._transport.consumes(job.queue):
                 self.give_back(job)
                 continue
             try:
@@ -266,9 +269,7 @@ class Node:
             self.ledger.do(nodes.stop, self.id)
         except (LedgerUnavailable, LedgerFull) as error:
             log.warning("The ledger cannot be told that this worker has stopped: %s", error)
-        for slot in self.slots.iterdir():
-            slot.unlink(missing_ok=True)
-        self.slots.rmdir()
+        shutil.rmtree(self.slots, ignore_errors=True)
 
     # The group's thread and the hub's
 
@@ -282,7 +283,11 @@ class Node:
 
     def _drain(self) -> None:
         while self._inbox:
-            self._inbox.popleft()()
+            run = self._inbox.popleft()
+            try:
+                run()
+            except Exception:  # Celery would end the worker, or take it for a lost connection
+                log.exception("A callback in the hub's thread failed")
 
     def call_soon(self, action: Callable[[], None]) -> None:
         """Run something in the hub's thread (any thread)."""

@@ -63,6 +63,7 @@ class LedgerRequest(Request):
     def execute_using_pool(self, pool: Any, **_: Any) -> Any:
         """Hand the attempt to the pool."""
         if self._cancel_step or self.revoked():
+            worker_state.task_ready(self)
             raise TaskRevokedError(self.id)
         self.in_pool = True
         self._pool = pool
@@ -201,7 +202,10 @@ class LedgerRequest(Request):
             worker_state.task_ready(self)
             self._node.end(self, self._outcome(State.CANCELLED, Kind.CANCELLED, None))
         elif self.started_at is not None:
-            (self._node.slots / str(self.worker_pid)).write_text(str(self.key))
+            try:
+                (self._node.slots / str(self.worker_pid)).write_text(f"{self.key}:{self.attempt}")
+            except OSError as error:
+                log.warning("The gentle way to cancel %s fails (%s); the hard one follows.", self.id, error)
             self._signal(signal.SIGUSR2)
             self._node.later(self._node.settings.cancel_grace_seconds, self._climb)
 

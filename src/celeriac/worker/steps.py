@@ -6,9 +6,13 @@ Named by path in `app/application.py`, so that plain `celery worker` gets them t
 from typing import Any
 
 from celery import bootsteps, signals
+from celery.exceptions import ImproperlyConfigured
+from celery.utils.log import get_logger
 
 from celeriac.worker import node
-from celeriac.worker.pool import title_children
+from celeriac.worker.pool import Pool, title_children
+
+log = get_logger(__name__)
 
 REQUEST = "celeriac.worker.request:LedgerRequest"
 
@@ -20,6 +24,11 @@ class LedgerStep(bootsteps.StartStopStep):
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
+        if not issubclass(worker.pool_cls, Pool):
+            raise ImproperlyConfigured("Celeriac runs the prefork pool only in this version. Leave -P out.")
+        for task in worker.app.tasks.values():
+            if task.rate_limit:
+                log.warning("The rate limit of %s is not kept in this version.", task.name)
         # Every registered task, whatever its base class, is followed by our request.
         for task in worker.app.tasks.values():
             task.Request = REQUEST

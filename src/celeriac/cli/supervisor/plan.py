@@ -53,7 +53,7 @@ class Plan:
         web = (*PYTHON, "celeriac", "web", self.app, *pages)
         keeper = (*PYTHON, "celeriac", "keeper")
         return [
-            Command("web", web, grace=10),
+            Command("web", web, grace=6),
             *(self._worker(node) for node in self.nodes),
             Command("keeper", keeper, grace=10, follows=False),
         ]

@@ -21,11 +21,15 @@ def routes(site: Site, sessions: Sessions) -> list[BaseRoute]:
     """Return the routes for logging in and out."""
 
     async def login(request: Request) -> Response:
+        if request.method == "HEAD":  # whoever only looks at a link does not use it up
+            return page("login.html", 200, told="")
         ticket = request.query_params.get("ticket", "")
         try:
             holder = await asyncio.to_thread(keys.use_ticket, site.ledger, ticket) if ticket else None
         except CeleriacError as error:
             return page("login.html", error.status, told=error.detail)
+        if holder is None and sessions.principal(sessions.cookie_of(request.headers.get("cookie")) or "") is not None:
+            return RedirectResponse("/", 303, {"Cache-Control": "no-store"})  # the link was clicked twice
         if holder is None:
             told = "This login link was used before or is too old." if ticket else "A login link is missing."
             return page("login.html", 403, told=told)
