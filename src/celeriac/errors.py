@@ -120,7 +120,7 @@ class JobNeverRan(CeleriacError):
     def __init__(self, job: str) -> None:
         super().__init__(
             f"Job {job} never ran, because a job it waits for failed, so there is no input to run it with. "
-            "Submit the whole chain or chord again."
+            "Retry the job that failed, or submit the whole chain or chord again."
         )
 
 

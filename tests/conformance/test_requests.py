@@ -243,5 +243,5 @@ def test_many_jobs_are_cancelled_and_opened_in_one_batch_each(ledger: Ledger):
 def test_a_job_that_never_ran_cannot_be_opened_again(ledger: Ledger):
     id = accept(ledger, failure=Failure(ErrorCode.UPSTREAM, "ValueError", "the link before it failed"))
 
-    with pytest.raises(JobNeverRan, match="Submit the whole chain or chord again"):
+    with pytest.raises(JobNeverRan, match="Retry the job that failed"):
         ledger.do(reopen, Asked(SYSTEM, id))
