@@ -40,19 +40,12 @@ class Sql:
 
 
 class Insert(Sql):
-    """Adds rows to a table; `suffix` holds a conflict clause or RETURNING.
-
-    All rows at once on Postgres. One by one on SQLite: there they cost half of what reading every
-    column out of JSON does (docs/decisions/0001-ledger-schema.md).
-    """
+    """Adds a batch of rows to a table; `suffix` holds a conflict clause or RETURNING."""
 
     def __init__(self, table: str, suffix: str = "", **columns: str) -> None:
-        into = f"INSERT INTO {table} ({', '.join(columns)})"
-        super().__init__(
-            f"{into} SELECT {', '.join(f'v.{name}' for name in columns)} FROM {{rows}} WHERE true {suffix}", **columns
-        )
-        self.one = f"{into} VALUES ({', '.join(f':{name}' for name in columns)}) {suffix}"
-        self.returns = "RETURNING" in suffix
+        names = ", ".join(f"v.{name}" for name in columns)
+        template = f"INSERT INTO {table} ({', '.join(columns)}) SELECT {names} FROM {{rows}} WHERE true {suffix}"
+        super().__init__(template, **columns)
 
 
 class _IndexHint:

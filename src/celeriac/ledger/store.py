@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 from collections import Counter, namedtuple
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import cache
 from pathlib import Path
@@ -89,20 +89,6 @@ class Transaction:
             return Rows(self._sqlite.execute(statement.text("sqlite"), parameters))
         return self.connection.execute(statement.on(self.dialect), parameters)
 
-    def insert(self, statement: Insert, rows: Sequence[dict[str, Any]]) -> Iterable[Any]:
-        """Add rows; give what the statement returns of those that were added."""
-        if self._sqlite is None:
-            return self.run(statement, rows=rows)
-        if not statement.returns:
-            self._sqlite.executemany(statement.one, rows)
-            return ()
-        added: list[Any] = []
-        for row in rows:
-            cursor = self._sqlite.execute(statement.one, row)
-            if (values := cursor.fetchone()) is not None:
-                added.append(_row_type(tuple(column[0] for column in cursor.description))(*values))
-        return added
-
     def record(self, job: int, number: int, at: int, kind: Kind, data: dict[str, Any] | None = None) -> None:
         """Append an event to a job's history."""
         text = None if data is None else as_json(data)
@@ -120,14 +106,14 @@ class Transaction:
     def flush(self) -> None:
         """Write the gathered events and count deltas."""
         if self._events:
-            self.insert(_INSERT_EVENTS, self._events)
+            self.run(_INSERT_EVENTS, rows=self._events)
         deltas = [
             {"state": state, "queue": queue, "task": task, "jobs": jobs}
             for (state, queue, task), jobs in self._deltas.items()
             if jobs
         ]
         if deltas:
-            self.insert(_INSERT_DELTAS, deltas)
+            self.run(_INSERT_DELTAS, rows=deltas)
         self._events.clear()
         self._deltas.clear()
 

@@ -103,7 +103,7 @@ def _insert(tx: Transaction, submissions: Sequence[Submission]) -> list[Receipt 
     for submission in submissions:
         row = _row(submission, now)
         rows.append(row)
-    keys: dict[str, int] = {row.id: row.key for row in tx.insert(_INSERT_JOBS, rows)}
+    keys: dict[str, int] = {row.id: row.key for row in tx.run(_INSERT_JOBS, rows=rows)}
     known = [submission for submission in submissions if submission.id not in keys]
     revived = revive(tx, known, now) if known else {}
     tags, remembered = [], []
@@ -132,11 +132,11 @@ def _insert(tx: Transaction, submissions: Sequence[Submission]) -> list[Receipt 
             )  # fmt: skip
         _tell(tx, key, submission, row, now)
     if payloads:
-        tx.insert(_INSERT_PAYLOADS, payloads)
+        tx.run(_INSERT_PAYLOADS, rows=payloads)
     if tags:
-        tx.insert(_INSERT_TAGS, tags)
+        tx.run(_INSERT_TAGS, rows=tags)
     if remembered:
-        tx.insert(_REMEMBER_KEYS, remembered)
+        tx.run(_REMEMBER_KEYS, rows=remembered)
     return answers
 
 
