@@ -2,7 +2,7 @@
 
 Times are whole microseconds since the epoch (`clock.micros`), texts marked JSON are
 JSON documents kept as text. Rows of the ledger become these; the API renders them.
-Next: ledger/submit.py, where a Submission becomes a Job.
+Next: ledger/moves/submit.py, where a Submission becomes a Job.
 """
 
 import os
@@ -76,13 +76,22 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Unique:
+    """A key that stands for one job of an owner's task until the job is final and `seconds` have passed since submit."""
+
+    key: str
+    seconds: float = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """A request to run a task, checked, routed and serialised; `ledger.submit` makes a job of it.
 
     `args` is the preview shown in lists (JSON, at most PREVIEW_BYTES). `rerun` says whether a
     started attempt that loses its worker runs again. With `failure` the job is recorded as
     ended (`ends_as`) without ever running (the links behind a failed one). `existing_ok` makes a second
-    submit of the same id a no-op instead of an error: ids frozen by a canvas.
+    submit of the same id a no-op instead of an error: ids frozen by a canvas. `observed` jobs are run by
+    whoever the broker gives them to; the ledger only records them and nobody claims them.
     """
 
     id: str
@@ -109,17 +118,24 @@ class Submission:
     failure: Failure | None = None
     ends_as: State = State.FAILED
     existing_ok: bool = False
+    unique: Unique | None = None
+    batch: str | None = None
+    observed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a submit answers: the job's id and internal key; `replayed` when an Idempotency-Key was known."""
+    """What a submit answers: the job's id and internal key.
+
+    `replayed` when an Idempotency-Key was known, `duplicate` when a unique key stands for this job.
+    """
 
     id: str
     key: int
     state: State
     created_at: int
     replayed: bool = False
+    duplicate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +274,10 @@ class Job:
     number: int
     message: Message | None = None
     full: bool = False
+    batch: str | None = None
+    observed: bool = False
+    celery_state: str | None = None  # what the task said of itself with `update_state`; read with the payload
+    celery_meta: str | None = None  # JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +301,7 @@ class Filter:
     queues: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    batches: tuple[str, ...] = ()
     q: str | None = None
     since: int | None = None
     until: int | None = None

@@ -17,9 +17,9 @@ from celeriac.ledger.sql import Sql
 from conformance.life import Life
 from conformance.moves import accept, end, running, success
 
-# `celeriac.ledger.finish` names the function; these are the modules.
+# `celeriac.ledger.moves.finish` names the function; these are the modules.
 CLAIM, FINISH, REQUESTS = (
-    importlib.import_module(f"celeriac.ledger.{name}") for name in ("claim", "finish", "requests")
+    importlib.import_module(f"celeriac.ledger.moves.{name}") for name in ("claim", "finish", "requests")
 )
 SEQUENCES = os.environ.get("CELERIAC_SEQUENCES")
 PLAY = settings(

@@ -7,7 +7,7 @@ import pytest
 from celeriac.access import SYSTEM
 from celeriac.jobs import Message, Submission
 from celeriac.ledger import Asked, Ledger, cancel, reopen, upkeep
-from celeriac.ledger.abandon import links
+from celeriac.ledger.moves.abandon import links
 from celeriac.ledger.sql import as_json
 from celeriac.states import State
 from conformance.moves import (

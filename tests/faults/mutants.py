@@ -14,7 +14,7 @@ def without_the_fence() -> None:
     """Accept an outcome whatever attempt it is of, and whatever became of the job meanwhile."""
     import sys
 
-    module = sys.modules["celeriac.ledger.finish"]
+    module = sys.modules["celeriac.ledger.moves.finish"]
     template = module._HELD._template
     assert "AND jobs.attempt = v.attempt AND jobs.state = 'running'" in template
     loose = template.replace("AND jobs.attempt = v.attempt AND jobs.state = 'running'", "")
@@ -25,7 +25,7 @@ def without_the_claim() -> None:
     """Hand out jobs without taking them: whoever asks gets them again."""
     import sys
 
-    module = sys.modules["celeriac.ledger.claim"]
+    module = sys.modules["celeriac.ledger.moves.claim"]
     template = module._CLAIM._template
     assert "SET state = 'running', attempt" in template
     module._CLAIM = Sql(template.replace("SET state = 'running', attempt", "SET state = 'queued', attempt"))

@@ -117,7 +117,7 @@ def test_an_empty_database_says_what_to_do(empty: Ledger):
 
 
 def test_an_older_database_says_what_to_do(ledger: Ledger, later_release: None):
-    with pytest.raises(LedgerVersion, match=r"at revision 0001, this program needs 9999\. Run `celeriac migrate`"):
+    with pytest.raises(LedgerVersion, match=r"at revision 0002, this program needs 9999\. Run `celeriac migrate`"):
         migrations.check(ledger)
 
 
@@ -139,7 +139,7 @@ def test_an_older_database_is_copied_before(ledger: Ledger, later_release: None,
 
     assert copy == tmp_path / "ledger.db.before-9999"
     copied = Ledger(f"sqlite:///{copy}")
-    assert migrations.revision(copied) == "0001"
+    assert migrations.revision(copied) == "0002"
     assert kinds(copied, id) == ["submitted"]
     copied.close()
 

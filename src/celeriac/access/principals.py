@@ -47,6 +47,7 @@ class Principal:
 
     owner: str
     permissions: frozenset[Permission]
+    tasks: tuple[str, ...] = ()  # shell patterns of the only tasks it may submit; empty: all
 
     def may(self, permission: Permission) -> bool:
         """Say whether this principal carries the permission."""

@@ -11,13 +11,13 @@ import threading
 from contextlib import ExitStack
 
 from celeriac.ledger import keys, mail, nodes, read, upkeep
-from celeriac.ledger.chords import open_chord
-from celeriac.ledger.claim import claim
-from celeriac.ledger.finish import finish, note, start
 from celeriac.ledger.group import Group
-from celeriac.ledger.requests import Asked, cancel, reopen
+from celeriac.ledger.moves.chords import open_chord
+from celeriac.ledger.moves.claim import claim
+from celeriac.ledger.moves.finish import finish, note, start
+from celeriac.ledger.moves.requests import Asked, cancel, reopen
+from celeriac.ledger.moves.submit import submit
 from celeriac.ledger.store import Ledger, Move, Transaction
-from celeriac.ledger.submit import submit
 
 # The order in which a Group makes the moves of one batch: that of a job's life.
 ORDER = (

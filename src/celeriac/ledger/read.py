@@ -219,6 +219,8 @@ def _job(row: Any, full: bool) -> Job:
         started_at=row.started_at, finished_at=row.finished_at, cancel_requested_at=row.cancel_requested_at,
         worker=row.worker, parent=row.parent, root=row.root, group=row.group_id, schedule=row.schedule,
         number=row.number, message=Message(row.headers, row.properties, row.body) if full else None, full=full,
+        batch=row.batch, observed=bool(row.observed), celery_state=row.celery_state if full else None,
+        celery_meta=row.celery_meta if full else None,
     )  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 """The tables of the ledger, for SQLite and Postgres alike.
 
-Frozen at revision 0001 (docs/decisions/0001-ledger-schema.md): later versions add, they do
-not rebuild. `jobs.key` is the internal keyset key, `jobs.id` the public id. Payloads stand
-apart so that lists never read them. Times are whole microseconds since the epoch, texts
-marked JSON hold JSON documents. The SQL that moves rows is in the modules beside this one.
+What migrations make, a test compares with this. `jobs.key` is the internal keyset key,
+`jobs.id` the public id. Payloads stand apart so that lists never read them. Times are whole
+microseconds since the epoch, texts marked JSON hold JSON documents. Why it is so is in
+docs/decisions/0001-ledger-schema.md; the SQL that moves rows is in `moves/`.
 """
 
 from sqlalchemy import (
@@ -25,6 +25,9 @@ metadata = MetaData()
 # SQLite numbers rows by itself only for a column of exactly this type.
 Key = BigInteger().with_variant(Integer, "sqlite")
 Stamp = BigInteger
+# Names are compared byte by byte, also where a database sorts by the rules of a language.
+Name = Text().with_variant(Text(collation="C"), "postgresql")
+Id = String(255).with_variant(String(255, collation="C"), "postgresql")
 
 
 def _partial(name: str, where: str, *columns: str | TextClause) -> Index:
@@ -35,12 +38,12 @@ jobs = Table(
     "jobs",
     metadata,
     Column("key", Key, primary_key=True, autoincrement=True),
-    Column("id", String(255), nullable=False, unique=True),
-    Column("task", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("queue", Text, nullable=False),
+    Column("id", Id, nullable=False, unique=True),
+    Column("task", Name, nullable=False),
+    Column("state", Name, nullable=False),
+    Column("queue", Name, nullable=False),
     Column("priority", SmallInteger, nullable=False, server_default="0"),
-    Column("owner", Text, nullable=False),
+    Column("owner", Name, nullable=False),
     Column("cost", BigInteger),
     Column("attempt", Integer, nullable=False, server_default="0"),  # raised by each claim: the fencing token
     Column("executions", Integer, nullable=False, server_default="0"),  # attempts whose user code began
@@ -71,16 +74,18 @@ jobs = Table(
     Column("group_index", Integer),
     Column("chord", String(255)),
     Column("schedule", Text),
+    Column("batch", String(255)),
+    Column("observed", SmallInteger, nullable=False, server_default="0"),  # 1: the broker decides, we only look on
     _partial("jobs_ready", "state = 'queued'", "queue", text("priority DESC"), "key"),
     _partial("jobs_due", "state IN ('scheduled', 'retrying')", "run_at"),
     _partial("jobs_running", "state = 'running'", "worker"),
     _partial("jobs_expiring", "expires_at IS NOT NULL AND state IN ('scheduled', 'queued', 'retrying')", "expires_at"),
-    Index("jobs_state", "state", "key"),
-    Index("jobs_queue", "queue", "key"),
-    Index("jobs_task", "task", "key"),
+    # Every list by state, queue or task is a merge of ranges of this one (pages.py).
+    Index("jobs_kind", "state", "queue", "task", "key"),
     Index("jobs_owner", "owner", "key"),
     _partial("jobs_finished", "finished_at IS NOT NULL", "finished_at"),
     _partial("jobs_group", "group_id IS NOT NULL", "group_id"),
+    _partial("jobs_batch", "batch IS NOT NULL", "batch"),
     sqlite_autoincrement=True,
 )
 
@@ -94,6 +99,8 @@ payloads = Table(
     Column("result", Text),  # JSON
     Column("traceback", Text),
     Column("exception", Text),  # JSON, as Celery's backends keep it
+    Column("celery_state", Text),  # what a task said of itself with `update_state`
+    Column("celery_meta", Text),  # JSON
 )
 
 events = Table(
@@ -145,6 +152,57 @@ idempotency = Table(
     Column("job", String(255), nullable=False),
     Column("created_at", Stamp, nullable=False),
     Index("idempotency_created", "created_at"),
+)
+
+# A unique key stands for one job of an owner's task until that job is final and the window is over.
+unique_keys = Table(
+    "unique_keys",
+    metadata,
+    Column("owner", Text, primary_key=True),
+    Column("task", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("job", String(255), nullable=False),
+    Column("until", Stamp, nullable=False),
+    Index("unique_keys_until", "until"),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", String(255), primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("jobs", Integer, nullable=False),
+    Column("created_at", Stamp, nullable=False),
+)
+
+# A cancel or a retry of everything that matches a filter; the keeper works it off in small steps.
+operations = Table(
+    "operations",
+    metadata,
+    Column("id", String(255), primary_key=True),
+    Column("kind", Text, nullable=False),  # cancel, retry
+    Column("owner", Text, nullable=False),
+    Column("permissions", Text, nullable=False),  # JSON list: what its owner was allowed
+    Column("filter", Text, nullable=False),  # JSON
+    Column("upto", BigInteger, nullable=False),  # the newest job it concerns
+    Column("after", Text),  # cursor: how far it has come
+    Column("matched", BigInteger, nullable=False, server_default="0"),
+    Column("moved", BigInteger, nullable=False, server_default="0"),
+    Column("refused", BigInteger, nullable=False, server_default="0"),
+    Column("created_at", Stamp, nullable=False),
+    Column("finished_at", Stamp),
+    _partial("operations_open", "finished_at IS NULL", "created_at"),
+)
+
+# How many jobs reached a final state in a minute, added up by the keeper from the count deltas.
+endings = Table(
+    "endings",
+    metadata,
+    Column("minute", Stamp, primary_key=True),
+    Column("state", Text, primary_key=True),
+    Column("queue", Text, primary_key=True),
+    Column("task", Text, primary_key=True),
+    Column("jobs", BigInteger, nullable=False),
 )
 
 chords = Table(
@@ -224,6 +282,7 @@ tokens = Table(
     Column("expires_at", Stamp),
     Column("revoked_at", Stamp),
     Column("used_at", Stamp),
+    Column("tasks", Text),  # JSON list of patterns: the only tasks it may submit
 )
 tickets = Table(
     "tickets",

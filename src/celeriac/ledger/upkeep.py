@@ -6,8 +6,8 @@ repeated at any time; `keeper/` decides when.
 
 from celeriac import clock
 from celeriac.jobs import ErrorCode, Failure, Kind, Outcome
-from celeriac.ledger.finish import finish
-from celeriac.ledger.requests import cancel_waiting
+from celeriac.ledger.moves.finish import finish
+from celeriac.ledger.moves.requests import cancel_waiting
 from celeriac.ledger.sql import Sql
 from celeriac.ledger.store import Ledger, Transaction
 from celeriac.states import State

@@ -16,7 +16,7 @@ from celeriac.ledger.store import Ledger
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0001"
+HEAD = "0002"
 
 
 def head() -> str:

@@ -64,8 +64,8 @@ class JobsQuery(BaseModel):
     def filter(self) -> Filter:
         """Return the values as the ledger takes them."""
         return Filter(
-            tuple(self.state), tuple(self.task), tuple(self.queue), tuple(self.owner), tuple(self.tag), self.q or None,
-            self.since, self.until,
+            states=tuple(self.state), tasks=tuple(self.task), queues=tuple(self.queue), owners=tuple(self.owner),
+            tags=tuple(self.tag), q=self.q or None, since=self.since, until=self.until,
         )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """POST /jobs: a request becomes a submission, and is answered once it is committed.
 
 The hot path. Plain ASGI; arguments stay the bytes they came as; concurrent requests share one
-commit; the answer is computed from what was written. Next: `ledger/submit.py`.
+commit; the answer is computed from what was written. Next: `ledger/moves/submit.py`.
 """
 
 import asyncio

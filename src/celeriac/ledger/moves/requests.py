@@ -15,9 +15,9 @@ from celeriac import clock
 from celeriac.access import Permission, Principal
 from celeriac.errors import Forbidden, JobFinal, JobNeverRan, JobNotFinal, JobNotFound, JobSucceeded
 from celeriac.jobs import ErrorCode, Kind
-from celeriac.ledger.abandon import behind
-from celeriac.ledger.chords import End, settle, submit_failed
-from celeriac.ledger.revive import unfire
+from celeriac.ledger.moves.abandon import behind
+from celeriac.ledger.moves.chords import End, settle, submit_failed
+from celeriac.ledger.moves.revive import unfire
 from celeriac.ledger.sql import Sql, as_json
 from celeriac.ledger.store import Transaction
 from celeriac.states import State, is_final

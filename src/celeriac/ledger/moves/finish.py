@@ -11,11 +11,11 @@ from typing import Any
 
 from celeriac.failpoints import failpoint
 from celeriac.jobs import ErrorCode, Failure, Kind, Note, Outcome, Start
-from celeriac.ledger.abandon import behind
-from celeriac.ledger.chords import End, open_chord, settle, submit_failed
+from celeriac.ledger.moves.abandon import behind
+from celeriac.ledger.moves.chords import End, open_chord, settle, submit_failed
+from celeriac.ledger.moves.submit import submit
 from celeriac.ledger.sql import Sql
 from celeriac.ledger.store import Transaction
-from celeriac.ledger.submit import submit
 from celeriac.states import State, is_final
 
 _START = Sql(

@@ -10,7 +10,7 @@ from typing import Any
 from celeriac import clock
 from celeriac.errors import IdempotencyMismatch, JobExists
 from celeriac.jobs import Kind, Receipt, Submission
-from celeriac.ledger.revive import revive
+from celeriac.ledger.moves.revive import revive
 from celeriac.ledger.sql import Insert, Sql, as_json
 from celeriac.ledger.store import Transaction
 from celeriac.states import State
@@ -32,7 +32,7 @@ _COLUMNS = {
     "cost": "int", "max_attempts": "int", "rerun": "int", "number": "int", "args": "text", "tags": "text",
     "created_at": "int", "run_at": "int", "expires_at": "int", "finished_at": "int", "parent": "text",
     "root": "text", "group_id": "text", "group_index": "int", "chord": "text", "schedule": "text",
-    "error_code": "text", "error_type": "text", "error_message": "text",
+    "error_code": "text", "error_type": "text", "error_message": "text", "batch": "text", "observed": "int",
 }  # fmt: skip
 _INSERT_JOBS = Insert("jobs", "ON CONFLICT (id) DO NOTHING RETURNING key, id", **_COLUMNS)
 _INSERT_PAYLOADS = Insert(
@@ -174,6 +174,8 @@ def _row(submission: Submission, now: int) -> dict[str, Any]:
         "error_code": failure and failure.code,
         "error_type": failure and failure.type,
         "error_message": failure and failure.message,
+        "batch": submission.batch,
+        "observed": int(submission.observed),
     }
 
 

@@ -13,10 +13,10 @@ import msgspec
 
 from celeriac import clock
 from celeriac.jobs import CHORD_RESULTS, Chord, ErrorCode, Failure, Message, Submission
-from celeriac.ledger.abandon import GivenUp, links_behind
+from celeriac.ledger.moves.abandon import GivenUp, links_behind
+from celeriac.ledger.moves.submit import submit
 from celeriac.ledger.sql import Sql, as_json
 from celeriac.ledger.store import Transaction
-from celeriac.ledger.submit import submit
 from celeriac.states import State
 
 _OPEN = Sql(

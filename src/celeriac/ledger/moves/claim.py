@@ -18,7 +18,7 @@ _CLAIM = Sql(
     " started_at = NULL, number = number + 1"
     " WHERE key IN ("
     "  SELECT key FROM jobs {by[jobs_ready]} WHERE state = 'queued' AND queue = :queue AND task IN ({each})"
-    "  AND (expires_at IS NULL OR expires_at > :now)"
+    "  AND observed = 0 AND (expires_at IS NULL OR expires_at > :now)"
     "  AND NOT EXISTS (SELECT 1 FROM workers WHERE id = :worker AND COALESCE(lost_at, stopped_at) IS NOT NULL)"
     "  AND NOT EXISTS (SELECT 1 FROM queues WHERE name = :queue AND paused_at IS NOT NULL)"
     "  ORDER BY priority DESC, key LIMIT :most {skip_locked})"
