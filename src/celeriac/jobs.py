@@ -77,7 +77,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Unique:
-    """A key that stands for one job of an owner's task until the job is final and `seconds` have passed since submit."""
+    """A key of an owner and task that stands for one job until that is final and `seconds` have passed."""
 
     key: str
     seconds: float = 0
