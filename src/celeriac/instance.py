@@ -5,7 +5,7 @@ The ledger and the broker do not know each other; here, and only here, they are 
 
 from contextlib import closing
 
-from celeriac.broker import Announcer
+from celeriac.broker import News, announcer
 from celeriac.ledger import Ledger, Transaction, open_ledger
 from celeriac.settings import Settings
 
@@ -14,11 +14,23 @@ def connect(settings: Settings) -> Ledger:
     """Return this process's ledger, wired to tell the other processes what it commits."""
     ledger = open_ledger(settings.ledger_url)
     if ledger.announce is None:
-        announcer = ledger.wired.enter_context(closing(Announcer(settings.ledger_url)))
+        teller = ledger.wired.enter_context(closing(announcer(settings.announcements_url)))
 
         def announce(tx: Transaction) -> None:
-            announcer.announce(tx.wakes, tx.cancels, tx.ends, tx.steps, tx.due_at)
+            teller.announce(_news(tx))
 
         ledger.max_deaths = settings.max_deaths
         ledger.announce = announce
+        if ledger.dialect == "postgresql":
+            ledger.announce_joined = _announce_joined
     return ledger
+
+
+def _news(tx: Transaction) -> News:
+    return News(list(tx.wakes), list(tx.cancels), tx.ends, tx.steps, tx.due_at)
+
+
+def _announce_joined(tx: Transaction) -> None:
+    from celeriac.broker.notices import within
+
+    within(tx.driver.execute, _news(tx))

@@ -3,15 +3,17 @@
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from conformance.moves import SECOND, accept, end, look, running, success
 
 from celeriac.access import SYSTEM
-from celeriac.broker import Announcer, Listener, News
-from celeriac.broker.announcements import Ear, folder_of
+from celeriac.broker import Announcer, Ear, Listener, News, listen
+from celeriac.broker import announcer as announcer_of
+from celeriac.broker.announcements import together
+from celeriac.broker.sockets import SocketAnnouncer, folder_of
 from celeriac.instance import connect
 from celeriac.ledger import Asked, cancel
 from celeriac.settings import Settings
@@ -30,7 +32,7 @@ class Ears:
         self.opened: list[Listener] = []
 
     def open(self, ear: Ear) -> Listener:
-        listener = Listener(self._url, ear)
+        listener = listen(self._url, ear)
         self.opened.append(listener)
         return listener
 
@@ -45,14 +47,13 @@ def ears(url: str) -> Iterator[Ears]:
 
 @pytest.fixture
 def announcer(url: str) -> Iterator[Announcer]:
-    announcer = Announcer(url)
+    announcer = SocketAnnouncer(url)
     yield announcer
     announcer._socket.close()
 
 
 def tell(announcer: Announcer, **news: object) -> None:
-    plain = {"queues": (), "cancels": (), "ends": {}, "steps": {}, "due_at": None}
-    announcer.announce(**(plain | news))
+    announcer.announce(News(**news))
 
 
 def test_everybody_hears_what_concerns_them_and_no_more(announcer: Announcer, ears: Ears):
@@ -172,7 +173,7 @@ def test_a_path_too_long_for_a_socket_falls_back_to_the_folder_for_temporary_fil
     assert folder.parent == Path(short)
     assert folder_of(f"sqlite:///{home}/other.db") != folder
 
-    listener, announcer = Listener(url, Ear.HUB), Announcer(url)
+    listener, announcer = listen(url, Ear.HUB), announcer_of(url)
     tell(announcer, ends={"a": 1})
     assert listener.receive() == [News(ends={"a": 1})]
     listener.close()
@@ -188,10 +189,11 @@ def test_a_folder_of_somebody_else_is_refused(url: str, monkeypatch: pytest.Monk
         folder_of(url)
 
 
-def test_a_commit_is_told_to_those_it_concerns(ledger_url: str):
+def test_a_commit_is_told_to_those_it_concerns(ledger_url: str, wait_until: Callable[..., None]):
     """The ledger and the announcements, tied together as every process ties them."""
     ledger = connect(Settings(database_url=ledger_url))
-    worker, hub, keeper = (Listener(ledger_url, ear) for ear in (Ear.WORKER, Ear.HUB, Ear.KEEPER))
+    worker, hub, keeper = listeners = [listen(ledger_url, ear) for ear in (Ear.WORKER, Ear.HUB, Ear.KEEPER)]
+    heard: dict[Listener, list[News]] = {listener: [] for listener in listeners}
 
     job = running(ledger, queue="big")
     run_at = look(ledger, job.id).created_at + 3600 * SECOND
@@ -199,9 +201,15 @@ def test_a_commit_is_told_to_those_it_concerns(ledger_url: str):
     ledger.do(cancel, Asked(SYSTEM, job.id))
     end(ledger, success(job))
 
-    assert worker.receive() == [News(queues=["big"]), News(cancels=["w1@host/1"])]
-    assert hub.receive() == [News(ends={job.id: 5})]
-    assert keeper.receive() == [News(due_at=run_at)]
-    for listener in (worker, hub, keeper):
+    def all_heard() -> bool:
+        for listener in listeners:
+            heard[listener] += listener.receive()
+        return bool(heard[worker] and together(heard[worker]).cancels and heard[hub] and heard[keeper])
+
+    wait_until(all_heard, "three ears heard their news")
+    assert together(heard[worker]) == News(queues=["big"], cancels=["w1@host/1"])
+    assert heard[hub] == [News(ends={job.id: 5})]
+    assert heard[keeper] == [News(due_at=run_at)]
+    for listener in listeners:
         listener.close()
     ledger.close()

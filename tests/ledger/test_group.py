@@ -16,6 +16,7 @@ from conformance.moves import (
     success,
     take,
 )
+from databases import on_sqlite
 
 from celeriac.errors import IdempotencyMismatch, JobExists, LedgerFull, LedgerUnavailable
 from celeriac.jobs import ClaimRequest, Kind, Note, Receipt, Start, Submission
@@ -296,6 +297,7 @@ def tables(ledger: Ledger) -> dict[str, int]:
     return {name: select(ledger, f"SELECT COUNT(*) FROM {name}")[0][0] for name in names}
 
 
+@on_sqlite
 def test_a_full_disk_is_told_to_all_and_nothing_is_half_written(ledger: Ledger):
     limit_pages(ledger, 5)
     group, gate = held_up(ledger)
@@ -307,6 +309,7 @@ def test_a_full_disk_is_told_to_all_and_nothing_is_half_written(ledger: Ledger):
     assert tables(ledger) == dict.fromkeys(tables(ledger), 0)
 
 
+@on_sqlite
 def test_the_ledger_works_again_once_there_is_room(ledger: Ledger):
     limit_pages(ledger, 5)
     with pytest.raises(LedgerFull):
@@ -319,6 +322,7 @@ def test_the_ledger_works_again_once_there_is_room(ledger: Ledger):
     assert counted(ledger) == {("queued", "default", "add"): 1}
 
 
+@on_sqlite
 def test_a_full_disk_still_lets_jobs_be_read(ledger: Ledger):
     id = accept(ledger)
     limit_pages(ledger, 0)
@@ -328,6 +332,7 @@ def test_a_full_disk_still_lets_jobs_be_read(ledger: Ledger):
     assert kinds(ledger, id) == ["submitted"]
 
 
+@on_sqlite
 def test_a_patient_group_keeps_what_it_cannot_write_and_tries_again(ledger: Ledger, wait_until, caplog):
     limit_pages(ledger, 5)
     group = Group(ledger, ORDER, patient=True)
@@ -343,6 +348,7 @@ def test_a_patient_group_keeps_what_it_cannot_write_and_tries_again(ledger: Ledg
     assert counted(ledger) == {("queued", "default", "add"): 1}
 
 
+@on_sqlite
 def test_a_patient_group_gives_up_when_it_is_told_to_stop(ledger: Ledger, wait_until, caplog):
     limit_pages(ledger, 5)
     group = Group(ledger, ORDER, patient=True)
@@ -383,6 +389,7 @@ class Hasty(Group):
         return answers
 
 
+@on_sqlite
 def test_nobody_is_answered_before_the_commit(ledger: Ledger):
     assert unkept_promises(Group, ledger) == []
     limit_pages(ledger, 5)

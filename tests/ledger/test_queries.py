@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from conformance.moves import BOOM, accept, begin, end, failure, retry, running, submission, submit_all, success, take
+from databases import on_sqlite
 
 from celeriac import clock
 from celeriac.access import SYSTEM, Principal
@@ -15,6 +16,7 @@ from celeriac.jobs import Claimed, Filter, Kind, Note
 from celeriac.ledger import Asked, Ledger, cancel, note, read, reopen, upkeep
 from ledger.plans import caught, plan
 
+pytestmark = on_sqlite  # whose planner keeps no statistics, and is told what to use
 ANN = Principal("ann", PERMISSIONS[Role.SUBMITTER])
 # A walk along a partial index touches only jobs that wait, run or have ended.
 PARTIAL = re.compile("SCAN jobs USING (COVERING )?INDEX jobs_(ready|due|running|expiring|finished)")

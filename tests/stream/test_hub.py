@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from celeriac.access import SYSTEM
-from celeriac.broker import Announcer
+from celeriac.broker import News
+from celeriac.broker import announcer as announcer_of
 from celeriac.jobs import Message, Submission, new_id
 from celeriac.ledger import Asked, Ledger, cancel, submit
 from celeriac.stream import Hub
@@ -35,9 +36,9 @@ def end(ledger: Ledger, id: str) -> None:
 
 
 def announce(ledger: Ledger, id: str) -> None:
-    announcer = Announcer(ledger.url)
-    announcer.announce([], [], {id: 4}, {}, None)
-    announcer._socket.close()
+    announcer = announcer_of(ledger.url)
+    announcer.announce(News(ends={id: 4}))
+    announcer.close()
 
 
 def run(hub: Hub, story: Callable[[], Awaitable[None]]) -> None:

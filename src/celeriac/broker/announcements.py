@@ -1,28 +1,15 @@
-"""Announcements: "there is work in this queue", "this job has ended", told the moment it is committed.
+"""News: what one commit changed, as the processes of an instance tell each other.
 
-In the embedded shape every process that listens owns a datagram socket in a folder beside the
-database; whoever commits writes to those it concerns. A datagram may be lost (a full
-buffer, a dying process), so every listener also looks at the ledger now and then:
-correctness comes from the ledger, speed from here.
+`sockets` carries it within one machine, `notices` through Postgres. Either may lose it.
 """
 
-import contextlib
-import hashlib
-import os
-import socket
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
-from pathlib import Path
+from typing import Protocol
 
 import msgspec
-
-# Linux allows 107 bytes for a socket's path, macOS 103.
-_PATH_LIMIT = 100
-_DATAGRAM_ITEMS = 400
-_BUFFER_BYTES = 1 << 20
 
 
 class Ear(StrEnum):
@@ -35,7 +22,10 @@ class Ear(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What one commit changed. `ends` and `steps` map a job's id to the number of its newest event."""
+    """What one commit changed. `ends` and `steps` map a job's id to the number of its newest event.
+
+    Empty news say: look at everything, something may have been lost.
+    """
 
     queues: list[str] = field(default_factory=list)
     cancels: list[str] = field(default_factory=list)
@@ -43,120 +33,69 @@ class News:
     steps: dict[str, int] = field(default_factory=dict)
     due_at: int | None = None
 
-
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(News).decode
-
-
-def folder_of(ledger_url: str) -> Path:
-    """Return the folder of the sockets of all processes that share this ledger, made if needed (0700)."""
-    beside = Path(ledger_url.removeprefix("sqlite:///")).absolute().with_suffix(".news")
-    if len(os.fsencode(beside)) + 24 > _PATH_LIMIT:
-        name = hashlib.sha256(str(beside).encode()).hexdigest()[:16]
-        beside = Path(tempfile.gettempdir()) / f"celeriac-{os.getuid()}-{name}"
-    beside.mkdir(mode=0o700, exist_ok=True)
-    if beside.stat().st_uid != os.getuid():
-        raise PermissionError(f"{beside} belongs to somebody else")
-    return beside
+    def __bool__(self) -> bool:
+        return bool(self.queues or self.cancels or self.ends or self.steps or self.due_at is not None)
 
 
-class Listener:
-    """A process's ear: a socket to wait on with any event loop, and what it heard."""
-
-    def __init__(self, ledger_url: str, ear: Ear) -> None:
-        self._path = folder_of(ledger_url) / f"{ear}{os.getpid():x}-{os.urandom(3).hex()}"
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        with contextlib.suppress(OSError):
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
-        self._socket.bind(str(self._path))
-        self._pid = os.getpid()
+class Listener(Protocol):
+    """A process's ear: a descriptor to wait on with any event loop, and what it heard."""
 
     def fileno(self) -> int:
-        """The descriptor that becomes readable when there is news."""
-        return self._socket.fileno()
+        """Return the descriptor that becomes readable when there is news."""
 
     def receive(self) -> list[News]:
         """Return all news that has arrived; never waits."""
-        heard = []
-        while True:
-            try:
-                heard.append(_decode(self._socket.recv(_BUFFER_BYTES)))
-            except (BlockingIOError, OSError):
-                return heard
-            except msgspec.DecodeError:
-                heard.append(News())
 
     def poke(self) -> None:
         """Make this listener readable: the way to wake its own event loop."""
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.setblocking(False)
-            sender.sendto(_encode(News()), str(self._path))
 
     def close(self) -> None:
         """Stop listening."""
-        self._socket.close()
-        if os.getpid() == self._pid:
-            self._path.unlink(missing_ok=True)
 
 
-class Announcer:
-    """Tells every listener of a ledger what concerns it; never waits and never fails."""
+class Announcer(Protocol):
+    """Tells every listener of a ledger what concerns it; never waits long and never fails."""
 
-    def __init__(self, ledger_url: str) -> None:
-        self._folder = folder_of(ledger_url)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        with contextlib.suppress(OSError):
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+    def announce(self, news: News) -> None:
+        """Tell workers of queues and cancels, hubs of jobs that moved, keepers of the next due moment."""
 
     def close(self) -> None:
         """Tell nobody any more."""
-        self._socket.close()
-
-    def announce(
-        self,
-        queues: Iterable[str],
-        cancels: Iterable[str],
-        ends: dict[str, int],
-        steps: dict[str, int],
-        due_at: int | None,
-    ) -> None:
-        """Tell workers of queues and cancels, hubs of jobs that moved, keepers of the next due moment."""
-        queues, cancels = list(queues), list(cancels)
-        if not (queues or cancels or ends or steps or due_at is not None):
-            return
-        ears = self._ears()
-        if queues or cancels:
-            self._tell(ears.get(Ear.WORKER, ()), News(queues=queues, cancels=cancels))
-        if ears.get(Ear.HUB):
-            for part in _parts(ends):
-                self._tell(ears[Ear.HUB], News(ends=part))
-            for part in _parts(steps):
-                self._tell(ears[Ear.HUB], News(steps=part))
-        if due_at is not None:
-            self._tell(ears.get(Ear.KEEPER, ()), News(due_at=due_at))
-
-    def _ears(self) -> dict[str, list[str]]:
-        ears: dict[str, list[str]] = {}
-        with contextlib.suppress(OSError), os.scandir(self._folder) as entries:
-            for entry in entries:
-                ears.setdefault(entry.name[:1], []).append(entry.path)
-        return ears
-
-    def _tell(self, paths: Iterable[str], news: News) -> None:
-        message = _encode(news)
-        for path in paths:
-            try:
-                self._socket.sendto(message, path)
-            except (ConnectionRefusedError, FileNotFoundError):
-                with contextlib.suppress(OSError):
-                    os.unlink(path)  # its process is gone
-            except OSError:
-                pass  # its buffer is full: it will wake up anyway
 
 
-def _parts(items: dict[str, int]) -> Iterator[dict[str, int]]:
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(News).decode
+
+
+def by_ear(news: News, items: int) -> Iterator[tuple[Ear, News]]:
+    """Divide news by whom they concern, with at most so many jobs in each part."""
+    if news.queues or news.cancels:
+        yield Ear.WORKER, News(queues=news.queues, cancels=news.cancels)
+    for part in _parts(news.ends, items):
+        yield Ear.HUB, News(ends=part)
+    for part in _parts(news.steps, items):
+        yield Ear.HUB, News(steps=part)
+    if news.due_at is not None:
+        yield Ear.KEEPER, News(due_at=news.due_at)
+
+
+def together(many: Iterable[News]) -> News:
+    """Return several news as one."""
+    queues: dict[str, None] = {}
+    cancels: dict[str, None] = {}
+    ends: dict[str, int] = {}
+    steps: dict[str, int] = {}
+    due: list[int] = []
+    for news in many:
+        queues.update(dict.fromkeys(news.queues))
+        cancels.update(dict.fromkeys(news.cancels))
+        ends.update(news.ends)
+        steps.update(news.steps)
+        due += [] if news.due_at is None else [news.due_at]
+    return News(list(queues), list(cancels), ends, steps, min(due, default=None))
+
+
+def _parts(items: dict[str, int], size: int) -> Iterator[dict[str, int]]:
     pairs = iter(items.items())
-    while part := dict(islice(pairs, _DATAGRAM_ITEMS)):
+    while part := dict(islice(pairs, size)):
         yield part

@@ -16,8 +16,8 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeAlias
 
-from celeriac.errors import LedgerFull, LedgerUnavailable
-from celeriac.ledger.store import Ledger, Move
+from celeriac.errors import LedgerBusy, LedgerFull, LedgerUnavailable
+from celeriac.ledger.store import Ledger, Move, again_after
 
 log = logging.getLogger(__name__)
 
@@ -118,10 +118,14 @@ class Group:
 
     def _write(self, batch: list[Entry]) -> list[Any]:
         pause = 0.05
+        again = again_after()
         while True:
             try:
                 return self._commit(batch)
             except (LedgerUnavailable, LedgerFull) as error:
+                if isinstance(error, LedgerBusy) and (soon := next(again, None)) is not None:
+                    time.sleep(soon)
+                    continue
                 if not self._patient or self._stopping:
                     return [error] * len(batch)
                 log.warning("%s Trying again in %.1f s; %d moves wait.", error, pause, len(batch))

@@ -1,30 +1,28 @@
-"""The database under the ledger: engines, transactions, and what differs between SQLite and Postgres.
+"""The ledger of a process: transactions for those who write, connections for those who read.
 
 One Ledger per process and URL. Moves run in a Transaction, which gathers the events, the
 count deltas and the announcements of all moves in it and writes each kind with one
-statement before it commits. A writer on SQLite takes a turn first (see `_Turn`), so that
-"database is locked" reaches nobody. Next: group.py, which puts many moves into one transaction.
+statement before it commits. What differs between the databases is in `dialects/`. Next:
+group.py, which puts many moves into one transaction.
 """
 
-import errno
-import fcntl
-import os
+import random
 import sqlite3
-import threading
-from collections import Counter, namedtuple
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from functools import cache
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool, QueuePool
+import msgspec
+from sqlalchemy import Connection
 
-from celeriac.errors import LedgerFull, LedgerUnavailable
+from celeriac.errors import LedgerBusy
 from celeriac.failpoints import failpoint
 from celeriac.jobs import Kind
+from celeriac.ledger.dialects import Dialect, Result, dialect_of
 from celeriac.ledger.sql import Insert, Sql, as_json
 
 Item = TypeVar("Item")
@@ -32,45 +30,21 @@ Answer = TypeVar("Answer")
 # A move takes many items at once and answers each, in order, with a value or the error that befell it.
 Move: TypeAlias = Callable[["Transaction", Sequence[Item]], list[Answer | Exception]]
 
+TRIES = 8
+_joined: ContextVar[Any] = ContextVar("celeriac_joined", default=None)  # the driver's connection of a caller
+
 _INSERT_EVENTS = Insert("events", job="int", number="int", at="int", kind="text", data="text")
 _INSERT_DELTAS = Insert("count_deltas", state="text", queue="text", task="text", jobs="int")
-
-
-class Rows:
-    """What a statement answered on SQLite, read through its driver; as much of SQLAlchemy's result as we use."""
-
-    __slots__ = ("_rows", "rowcount")
-
-    def __init__(self, cursor: sqlite3.Cursor) -> None:
-        row = _row_type(tuple(column[0] for column in cursor.description)) if cursor.description else None
-        self._rows = [] if row is None else [row(*values) for values in cursor.fetchall()]
-        self.rowcount = cursor.rowcount
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._rows)
-
-    def all(self) -> list[Any]:
-        """Return all rows."""
-        return self._rows
-
-    def first(self) -> Any:
-        """Return the first row, or None."""
-        return self._rows[0] if self._rows else None
-
-
-@cache
-def _row_type(names: tuple[str, ...]) -> type[Any]:
-    return namedtuple("Row", names)
 
 
 class Transaction:
     """One write transaction: run statements, tell what happened, and it is written and announced as a whole."""
 
-    def __init__(self, connection: Connection, max_deaths: int = 3) -> None:
-        self.connection = connection
-        self.dialect = connection.dialect.name
-        # SQLAlchemy costs more for a small statement than SQLite does (0001), so hot ones go past it.
-        self._sqlite: Any = connection.connection.driver_connection if self.dialect == "sqlite" else None
+    def __init__(self, driver: Any, dialect: Dialect, max_deaths: int = 3, connection: Any = None) -> None:
+        self.connection: Connection = connection  # SQLAlchemy's, unless the transaction is a caller's
+        self.dialect = dialect.name
+        self.driver = driver
+        self._dialect = dialect
         self.wakes: set[str] = set()  # queues that got work
         self.ends: dict[str, int] = {}  # job id -> number of its final event
         self.steps: dict[str, int] = {}  # job id -> number of its newest event
@@ -80,19 +54,24 @@ class Transaction:
         self._events: list[dict[str, Any]] = []
         self._deltas: Counter[tuple[str, str, str]] = Counter()
 
-    def run(self, statement: Sql, /, **parameters: Any) -> Rows | CursorResult[Any]:
+    def run(self, statement: Sql, /, **parameters: Any) -> Result:
         """Execute a statement. A list given as `rows` or `each` is passed as JSON."""
         for name in ("rows", "each"):
             if name in parameters and not isinstance(parameters[name], str):
                 parameters[name] = as_json(parameters[name])
-        if self._sqlite is not None:
-            return Rows(self._sqlite.execute(statement.text("sqlite"), parameters))
-        return self.connection.execute(statement.on(self.dialect), parameters)
+        return self._dialect.run(self.driver, statement.text(self.dialect), parameters)
 
     def record(self, job: int, number: int, at: int, kind: Kind, data: dict[str, Any] | None = None) -> None:
         """Append an event to a job's history."""
         text = None if data is None else as_json(data)
         self._events.append({"job": job, "number": number, "at": at, "kind": kind, "data": text})
+
+    def amend(self, job: int, number: int, **more: Any) -> None:
+        """Add to the data of an event that was recorded in this transaction."""
+        for event in reversed(self._events):
+            if (event["job"], event["number"]) == (job, number):
+                event["data"] = as_json({**msgspec.json.decode(event["data"] or "{}"), **more})
+                break
 
     def count(self, state: str, queue: str, task: str, jobs: int) -> None:
         """Note that so many more (or fewer) jobs are in this state."""
@@ -118,108 +97,118 @@ class Transaction:
         self._deltas.clear()
 
 
-class _Turn:
-    """Whose turn it is to write: one thread of one process at a time.
-
-    SQLite's own busy handler sleeps and may starve a writer for seconds (measured: 1,900 ms at
-    four busy writers; with this lock 36 ms, docs/decisions/0001-ledger-schema.md). A POSIX lock
-    wakes its waiters at once and dies with its process; it is not inherited by forks.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self._thread = threading.Lock()
-        self._owner: int | None = None
-        self._path = path
-        self._file: int | None = None
-
-    @property
-    def mine(self) -> bool:
-        """Whether this thread has the turn."""
-        return self._owner == threading.get_ident()
-
-    def __enter__(self) -> None:
-        self._thread.acquire()
-        self._owner = threading.get_ident()
-        if self._path is not None:
-            try:
-                if self._file is None:
-                    self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                fcntl.lockf(self._file, fcntl.LOCK_EX)
-            except BaseException:
-                self._owner = None
-                self._thread.release()
-                raise
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            fcntl.lockf(self._file, fcntl.LOCK_UN)
-        self._owner = None
-        self._thread.release()
-
-
 class Ledger:
-    """The durable record. Safe to share between threads; not between processes, see `ledger.open`."""
+    """The durable record. Safe to share between threads; not between processes, see `open_ledger`."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.max_deaths = 3
         self.wired = ExitStack()  # what `instance.connect` has tied to it
         self.announce: Callable[[Transaction], None] | None = None  # told of each commit
-        self._writer, self._reader = _engines(url)
-        self.dialect = self._writer.dialect.name
-        path = self._writer.url.database
-        self._turn = _Turn(Path(f"{path}.lock") if self.dialect == "sqlite" and path else None)
-        self._connection: Connection | None = None
+        self.announce_joined: Callable[[Transaction], None] | None = None  # told within a caller's transaction
+        self._dialect = dialect_of(url)
+        self.dialect = self._dialect.name
+        self._connection: Connection | None = None  # kept by the one writer of a SQLite file
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Run a write transaction: commits at the end, then announces; rolls back on any error.
 
         Raises:
-            LedgerFull, LedgerUnavailable: nothing was written.
+            LedgerFull, LedgerUnavailable, LedgerBusy: nothing was written.
         """
-        with _translated(), self._turn:
-            connection = self._write_connection()
-            try:
-                with connection.begin():
-                    transaction = Transaction(connection, self.max_deaths)
-                    yield transaction
-                    transaction.flush()
-                    if self.dialect == "sqlite":
-                        failpoint("before-commit")
-            except DBAPIError as error:
-                if error.connection_invalidated or self.dialect != "sqlite":
-                    self._drop_connection()
-                raise
-            if self.dialect != "sqlite":
-                self._drop_connection()
+        with self.writing() as connection, connection.begin():
+            driver = connection.connection.driver_connection
+            self._dialect.begin(driver)
+            transaction = Transaction(driver, self._dialect, self.max_deaths, connection)
+            yield transaction
+            transaction.flush()
+            failpoint("before-commit")
         failpoint("after-commit")
         if self.announce is not None:
             self.announce(transaction)
 
     @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Give the connection to write with, while it is this thread's turn."""
+        with self._translated(), self._dialect.turn:
+            connection = self._connection or self._dialect.writer.connect()
+            if not self._dialect.shared:
+                self._connection = connection
+            try:
+                yield connection
+            except BaseException:
+                if not connection.invalidated and self._dialect.is_broken(connection.connection.driver_connection):
+                    connection.invalidate()
+                if connection.invalidated:
+                    self._drop_connection()
+                raise
+            finally:
+                if self._dialect.shared:
+                    connection.close()
+
+    @contextmanager
+    def joining(self, connection: Any) -> Iterator[None]:
+        """Make the moves of this block in a transaction of the caller's own: they live or die with it.
+
+        `connection` is a connection of psycopg or sqlite3 to the ledger's own database, or what Django or
+        SQLAlchemy have around one. Workers are told by the commit; on SQLite they find the work when they
+        next look, within a second. Raises TypeError for a connection to anything else.
+        """
+        token = _joined.set(self._dialect.driver_of(connection))
+        try:
+            yield
+        finally:
+            _joined.reset(token)
+
+    @contextmanager
+    def _within(self, driver: Any) -> Iterator[Transaction]:
+        transaction = Transaction(driver, self._dialect, self.max_deaths)
+        with self._translated():
+            yield transaction
+            transaction.flush()
+            if self.announce_joined is not None:
+                self.announce_joined(transaction)
+
+    @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Give a connection for reading; readers never wait for writers."""
-        with _translated(), self._reader.connect() as connection:
+        with self._translated(), self._dialect.reader.connect() as connection:
             yield connection
 
     def do(self, move: Move[Item, Answer], item: Item) -> Answer:
-        """Make one move in a transaction of its own and return its answer (or raise its error)."""
-        with self.transaction() as transaction:
-            [answer] = move(transaction, [item])
+        """Make one move in a transaction of its own (or the caller's, see `joining`); return its answer or raise it."""
+        joined = _joined.get()
+        if joined is not None:
+            with self._within(joined) as transaction:
+                [answer] = move(transaction, [item])
+        else:
+            answer = self._done(move, item)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
+    def _done(self, move: Move[Item, Answer], item: Item) -> Answer | Exception:
+        for pause in again_after():
+            try:
+                with self.transaction() as transaction:
+                    [answer] = move(transaction, [item])
+                    return answer
+            except LedgerBusy:
+                if pause is None:
+                    raise
+                time.sleep(pause)
+        raise AssertionError("again_after ends with None")
+
     def checkpoint(self) -> None:
         """Fold SQLite's write-ahead log into the file; writers go on meanwhile."""
         if self.dialect == "sqlite":
-            with _translated(), closing(self._reader.raw_connection()) as connection:
+            with self._translated(), closing(self._dialect.reader.raw_connection()) as connection:
                 connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def copy(self, path: Path) -> None:
         """Copy a SQLite ledger to a file, whole and as of one moment, whoever writes meanwhile."""
-        source, target = self._reader.raw_connection(), sqlite3.connect(path)
+        source, target = self._dialect.reader.raw_connection(), sqlite3.connect(path)
         try:
             source.driver_connection.backup(target)  # type: ignore[union-attr]
         finally:
@@ -228,32 +217,38 @@ class Ledger:
 
     def close(self) -> None:
         """Close every connection, and what announces its commits."""
-        self.announce = None
+        self.announce = self.announce_joined = None
         self.wired.close()
-        with self._turn:
+        with self._dialect.turn:
             self._drop_connection()
-            self._writer.dispose()
-            self._reader.dispose()
+            self._dialect.writer.dispose()
+            self._dialect.reader.dispose()
 
     @contextmanager
     def let_go(self) -> Iterator[None]:
-        """Hold no connection while this process forks.
+        """Hold nothing while this process forks that the child could not have as well.
 
         SQLite keeps in memory which locks its process has. A child would inherit that as its own
         (https://www.sqlite.org/howtocorrupt.html, 2.6) and find the ledger locked for ever.
         """
-        if self._turn.mine:  # a thread that forks inside its transaction cannot wait for itself
+        # A thread that forks inside its transaction cannot wait for itself.
+        if self._dialect.shared or self._dialect.holds_turn:
             yield
             return
-        with self._turn:
+        with self._dialect.turn:
             self._drop_connection()
-            self._reader.dispose()
+            self._dialect.reader.dispose()
             yield
 
-    def _write_connection(self) -> Connection:
-        if self._connection is None:
-            self._connection = self._writer.connect()
-        return self._connection
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            meaning = self._dialect.meaning(error)
+            if meaning is error:
+                raise
+            raise meaning from error
 
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
@@ -261,57 +256,8 @@ class Ledger:
             connection.close()
 
 
-def _engines(url: str) -> tuple[Engine, Engine]:
-    if not url.startswith("sqlite"):
-        engine = create_engine(url, pool_size=8, pool_pre_ping=True)
-        return engine, engine
-    # autocommit=None and isolation_level=None: SQLAlchemy's BEGIN below is the only one.
-    arguments = {"check_same_thread": False, "timeout": 30, "isolation_level": None}
-    writer = create_engine(url, poolclass=NullPool, connect_args=arguments)
-    reader = create_engine(url, poolclass=QueuePool, pool_size=8, max_overflow=24, connect_args=arguments)
-    for engine, begin in ((writer, "BEGIN IMMEDIATE"), (reader, "BEGIN")):
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_with(begin))
-    return writer, reader
-
-
-def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    # The keeper checkpoints every second; a commit does it itself only when there is no keeper for a while.
-    connection.execute("PRAGMA wal_autocheckpoint = 16000")
-    connection.execute("PRAGMA cache_size = -4000")
-
-
-def _begin_with(statement: str) -> Callable[[Connection], None]:
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(statement)
-
-    return begin
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except DBAPIError as error:
-        raise _meaning(error, error.orig, error.connection_invalidated) from error
-    except sqlite3.Error as error:
-        raise _meaning(error, error) from error
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise LedgerFull("The disk under the ledger is full. Free some space; nothing was accepted.") from error
-        raise LedgerUnavailable(f"The ledger cannot be used now: {error}. Nothing was accepted.") from error
-
-
-def _meaning(error: Exception, cause: BaseException | None, gone: bool = False) -> Exception:
-    """Return what a driver's error means to a caller; faults in the data or in us stay as they are."""
-    code = getattr(cause, "sqlite_errorcode", None)
-    primary = code & 0xFF if code is not None else None
-    if primary == sqlite3.SQLITE_FULL or "No space left" in str(cause):
-        return LedgerFull("The disk under the ledger is full. Free some space; nothing was accepted.")
-    unavailable = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
-                   sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)  # fmt: skip
-    if primary in unavailable or gone:
-        return LedgerUnavailable(f"The ledger cannot be used now: {cause}. Nothing was accepted.")
-    return error
+def again_after() -> Iterator[float | None]:
+    """Yield how long to wait before a transaction that met another one is tried again; None after the last try."""
+    for number in range(TRIES - 1):
+        yield random.uniform(0.001, 0.005) * 2**number
+    yield None

@@ -11,8 +11,7 @@ import logging
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from celeriac.broker import Listener
-from celeriac.broker.announcements import Ear
+from celeriac.broker import Ear, Listener, listen
 from celeriac.ledger import Ledger, read
 
 log = logging.getLogger(__name__)
@@ -24,9 +23,9 @@ LOOK_SECONDS = 1.0
 class Hub:
     """Wakes waiters on the event loop it was started on; ten thousand of them cost one query a second."""
 
-    def __init__(self, ledger: Ledger, ledger_url: str) -> None:
+    def __init__(self, ledger: Ledger, announcements_url: str) -> None:
         self._ledger = ledger
-        self._url = ledger_url
+        self._url = announcements_url
         self._waiters: dict[str, set[Waiter]] = {}
         self._closing = False
         self._listener: Listener | None = None
@@ -39,7 +38,7 @@ class Hub:
 
     def start(self) -> None:
         """Begin to listen; called on the event loop."""
-        self._listener = Listener(self._url, Ear.HUB)
+        self._listener = listen(self._url, Ear.HUB)
         loop = asyncio.get_running_loop()
         loop.add_reader(self._listener.fileno(), self._hear)
         self._looking = loop.create_task(self._look())

@@ -45,6 +45,8 @@ def upgrade(ledger: Ledger) -> bool:
         return False
     _refuse_unknown(before)
     with ledger.transaction() as transaction:
+        if ledger.dialect == "postgresql":  # another process may be at it
+            transaction.connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('celeriac migrate'))"))
         config = _config()
         config.attributes["connection"] = transaction.connection
         command.upgrade(config, "head")

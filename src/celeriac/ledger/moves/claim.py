@@ -16,12 +16,12 @@ from celeriac.states import State
 _CLAIM = Sql(
     "UPDATE jobs SET state = 'running', attempt = attempt + 1, worker = :worker, claimed_at = :now,"
     " started_at = NULL, number = number + 1"
-    " WHERE key IN ("
+    " WHERE key {once}"
     "  SELECT key FROM jobs {by[jobs_ready]} WHERE state = 'queued' AND queue = :queue AND task IN ({each})"
     "  AND observed = 0 AND (expires_at IS NULL OR expires_at > :now)"
     "  AND NOT EXISTS (SELECT 1 FROM workers WHERE id = :worker AND COALESCE(lost_at, stopped_at) IS NOT NULL)"
     "  AND NOT EXISTS (SELECT 1 FROM queues WHERE name = :queue AND paused_at IS NOT NULL)"
-    "  ORDER BY priority DESC, key LIMIT :most {skip_locked})"
+    "  ORDER BY priority DESC, key LIMIT :most {skip_locked}{end}"
     " RETURNING key, id, task, queue, owner, attempt, deaths, priority, number"
 )
 _MESSAGES = Sql("SELECT job, headers, properties, body FROM payloads WHERE job IN ({each_int})")

@@ -5,28 +5,32 @@ chord, a message of a stranger. Next: claim.py, where a worker takes the job.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from celeriac import clock
-from celeriac.errors import IdempotencyMismatch, JobExists
+from celeriac.errors import IdempotencyMismatch, JobExists, LedgerBusy
 from celeriac.jobs import Kind, Receipt, Submission
+from celeriac.ledger.moves import unique
 from celeriac.ledger.moves.revive import revive
 from celeriac.ledger.sql import Insert, Sql, as_json
 from celeriac.ledger.store import Transaction
 from celeriac.states import State
 
+_KEY_COLUMNS = {"owner": "text", "key": "text", "fingerprint": "text", "job": "text", "created_at": "int"}
+# The first to enter a key has it. On Postgres a second one waits here until the first has committed.
+_TAKE_KEYS = Insert("idempotency", "ON CONFLICT (owner, key) DO NOTHING RETURNING owner, key", **_KEY_COLUMNS)
 _KNOWN_KEYS = Sql(
     "SELECT k.owner, k.key, k.fingerprint, k.job, j.key AS job_key, j.state, j.created_at"
-    " FROM idempotency AS k JOIN {rows} ON k.owner = v.owner AND k.key = v.key JOIN jobs AS j ON j.id = k.job",
+    " FROM idempotency AS k JOIN {rows} ON k.owner = v.owner AND k.key = v.key LEFT JOIN jobs AS j ON j.id = k.job",
     owner="text", key="text",
 )  # fmt: skip
-_REMEMBER_KEYS = Insert(
-    "idempotency",
-    # A key that is not known, but there, belonged to a job that was pruned.
-    "ON CONFLICT (owner, key) DO UPDATE"
-    " SET fingerprint = excluded.fingerprint, job = excluded.job, created_at = excluded.created_at",
-    owner="text", key="text", fingerprint="text", job="text", created_at="int",
+_TAKE_OVER_KEYS = Sql(
+    "UPDATE idempotency SET fingerprint = v.fingerprint, job = v.job, created_at = v.created_at FROM {rows}"
+    " WHERE idempotency.owner = v.owner AND idempotency.key = v.key AND idempotency.job = v.pruned",
+    **_KEY_COLUMNS, pruned="text",
 )  # fmt: skip
+_DROP_KEYS = Sql("DELETE FROM idempotency WHERE job IN ({each})")
 _COLUMNS = {
     "id": "text", "task": "text", "state": "text", "queue": "text", "priority": "int", "owner": "text",
     "cost": "int", "max_attempts": "int", "rerun": "int", "number": "int", "args": "text", "tags": "text",
@@ -45,53 +49,75 @@ def submit(tx: Transaction, submissions: Sequence[Submission]) -> list[Receipt |
     """Accept jobs. Answers a Receipt for each, or JobExists or IdempotencyMismatch.
 
     A known Idempotency-Key of the same owner with the same fingerprint answers the first job
-    again (`replayed`); the same holds within one batch.
+    again (`replayed`), a unique key that stands for a job answers that job (`duplicate`); the
+    same holds within one batch.
     """
     answers: list[Receipt | Exception | None] = [None] * len(submissions)
-    _replay(tx, submissions, answers)
-    repeats = _repeats(submissions, answers)
+    keyed = _keyed(submissions)
+    repeats = {place: places[0] for places in keyed.values() for place in places[1:]} if keyed else {}
+    if keyed:
+        _replay(tx, submissions, keyed, answers)
     fresh = [place for place, answer in enumerate(answers) if answer is None and place not in repeats]
+    twins = unique.stand(tx, submissions, answers, fresh)
+    fresh = [place for place in fresh if answers[place] is None and place not in twins]
     receipts = _insert(tx, [submissions[place] for place in fresh])
     for place, receipt in zip(fresh, receipts, strict=True):
         answers[place] = receipt
+    for place, first in twins.items():
+        receipt = answers[first] or JobExists(submissions[first].id)
+        answers[place] = replace(receipt, duplicate=True) if isinstance(receipt, Receipt) else receipt
     for place, first in repeats.items():
-        answers[place] = _replayed(submissions[place], submissions[first], answers[first])
+        if answers[place] is None:
+            answers[place] = _replayed(submissions[place], submissions[first], answers[first])
     return [answer for answer in answers if answer is not None]
 
 
-def _replay(tx: Transaction, submissions: Sequence[Submission], answers: list[Receipt | Exception | None]) -> None:
-    """Answer the submissions whose Idempotency-Key is known."""
+def _keyed(submissions: Sequence[Submission]) -> dict[tuple[str, str], list[int]]:
+    """Return the places at which each owner's Idempotency-Key stands."""
     places: dict[tuple[str, str], list[int]] = {}
     for place, submission in enumerate(submissions):
         if submission.idempotency_key is not None:
             places.setdefault((submission.owner, submission.idempotency_key), []).append(place)
-    if not places:
+    return places
+
+
+def _replay(
+    tx: Transaction,
+    submissions: Sequence[Submission],
+    keyed: dict[tuple[str, str], list[int]],
+    answers: list[Receipt | Exception | None],
+) -> None:
+    """Enter the Idempotency-Keys, and answer the submissions whose keys are known."""
+    rows = {key: _key_row(submissions[places[0]]) for key, places in sorted(keyed.items())}
+    taken = {(row.owner, row.key) for row in tx.run(_TAKE_KEYS, rows=list(rows.values()))}
+    if len(taken) == len(rows):
         return
-    for row in tx.run(_KNOWN_KEYS, rows=[{"owner": owner, "key": key} for owner, key in places]):
-        for place in places[row.owner, row.key]:
+    pruned = []
+    for row in tx.run(_KNOWN_KEYS, rows=[row for key, row in rows.items() if key not in taken]):
+        if row.job_key is None:
+            pruned.append({**rows[row.owner, row.key], "pruned": row.job})
+            continue
+        for place in keyed[row.owner, row.key]:
             if row.fingerprint == submissions[place].fingerprint:
                 answers[place] = Receipt(row.job, row.job_key, State(row.state), row.created_at, replayed=True)
             else:
                 answers[place] = IdempotencyMismatch(row.key)
+    if pruned and tx.run(_TAKE_OVER_KEYS, rows=pruned).rowcount != len(pruned):
+        raise LedgerBusy("Somebody else uses the same Idempotency-Key at this very moment. Nothing was accepted.")
 
 
-def _repeats(submissions: Sequence[Submission], answers: Sequence[Receipt | Exception | None]) -> dict[int, int]:
-    """Return which unanswered submissions repeat the Idempotency-Key of an earlier one of this batch."""
-    firsts: dict[tuple[str, str], int] = {}
-    repeats: dict[int, int] = {}
-    for place, submission in enumerate(submissions):
-        if submission.idempotency_key is not None and answers[place] is None:
-            first = firsts.setdefault((submission.owner, submission.idempotency_key), place)
-            if first != place:
-                repeats[place] = first
-    return repeats
+def _key_row(submission: Submission) -> dict[str, Any]:
+    return {
+        "owner": submission.owner, "key": submission.idempotency_key, "fingerprint": submission.fingerprint,
+        "job": submission.id, "created_at": clock.micros(),
+    }  # fmt: skip
 
 
 def _replayed(again: Submission, first: Submission, answer: Receipt | Exception | None) -> Receipt | Exception:
     if again.fingerprint != first.fingerprint:
         return IdempotencyMismatch(again.idempotency_key or "")
     if isinstance(answer, Receipt):
-        return Receipt(answer.id, answer.key, answer.state, answer.created_at, replayed=True)
+        return replace(answer, replayed=True)
     return answer or JobExists(first.id)
 
 
@@ -106,7 +132,7 @@ def _insert(tx: Transaction, submissions: Sequence[Submission]) -> list[Receipt 
     keys: dict[str, int] = {row.id: row.key for row in tx.run(_INSERT_JOBS, rows=rows)}
     known = [submission for submission in submissions if submission.id not in keys]
     revived = revive(tx, known, now) if known else {}
-    tags, remembered = [], []
+    tags, keyless = [], []
     answers: list[Receipt | Exception] = []
     taken = set()
     for submission, row in zip(submissions, rows, strict=True):
@@ -115,28 +141,22 @@ def _insert(tx: Transaction, submissions: Sequence[Submission]) -> list[Receipt 
             answers.append(revived[submission.id])
             continue
         if key is None or submission.id in taken:
-            answers.append(
-                Receipt(submission.id, 0, State(row["state"]), now)
-                if submission.existing_ok
-                else JobExists(submission.id)
-            )
+            exists = Receipt(submission.id, 0, State(row["state"]), now) if submission.existing_ok else None
+            answers.append(exists or JobExists(submission.id))
+            if submission.idempotency_key is not None:
+                keyless.append(submission.id)
             continue
         taken.add(submission.id)
         answers.append(Receipt(submission.id, key, State(row["state"]), now))
         payloads.append(_payload(key, submission))
         tags += [{"tag": tag, "job": key} for tag in submission.tags]
-        if submission.idempotency_key is not None:
-            remembered.append(
-                {"owner": submission.owner, "key": submission.idempotency_key, "fingerprint": submission.fingerprint,
-                 "job": submission.id, "created_at": now}
-            )  # fmt: skip
         _tell(tx, key, submission, row, now)
     if payloads:
         tx.run(_INSERT_PAYLOADS, rows=payloads)
     if tags:
         tx.run(_INSERT_TAGS, rows=tags)
-    if remembered:
-        tx.run(_REMEMBER_KEYS, rows=remembered)
+    if keyless:
+        tx.run(_DROP_KEYS, each=keyless)
     return answers
 
 

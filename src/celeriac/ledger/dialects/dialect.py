@@ -1,0 +1,93 @@
+"""What `store.py` asks of a database, and the sentences for what can go wrong with any of them."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from sqlalchemy import Engine
+
+from celeriac.errors import LedgerFull, LedgerUnavailable
+
+
+class Result(Protocol):
+    """What a statement answered: rows with named columns."""
+
+    rowcount: int
+
+    def __iter__(self) -> Iterator[Any]:
+        """Go through the rows."""
+
+    def all(self) -> list[Any]:
+        """Return all rows."""
+
+    def first(self) -> Any:
+        """Return the first row, or None."""
+
+
+class Dialect(Protocol):
+    """One database, as this process uses it."""
+
+    @property
+    def name(self) -> str:
+        """SQLAlchemy's name for it."""
+
+    @property
+    def writer(self) -> Engine:
+        """What transactions are made with."""
+
+    @property
+    def reader(self) -> Engine:
+        """What is read with: sees what was committed, waits for nobody."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether several threads and processes may write at once."""
+
+    @property
+    def turn(self) -> AbstractContextManager[object, bool | None]:
+        """Taken around each write transaction, where only one may be."""
+
+    @property
+    def holds_turn(self) -> bool:
+        """Whether this very thread is in a write transaction that others wait for."""
+
+    def run(self, driver: Any, text: str, parameters: dict[str, Any]) -> Result:
+        """Execute a statement on a connection of the driver; the shortest way there is."""
+
+    def begin(self, driver: Any) -> None:
+        """Prepare a transaction of ours that has just begun."""
+
+    def is_broken(self, driver: Any) -> bool:
+        """Say whether a connection of the driver is of no use any more."""
+
+    def driver_of(self, connection: Any) -> Any:
+        """Return the driver's connection within a caller's. Raises TypeError when it is of another database."""
+
+    def meaning(self, error: Exception) -> Exception:
+        """Return what a driver's error means to a caller; faults in the data or in us stay as they are."""
+
+
+def full() -> LedgerFull:
+    """Return the error of a full disk."""
+    return LedgerFull("The disk under the ledger is full. Free some space; nothing was accepted.")
+
+
+def unavailable(why: object) -> LedgerUnavailable:
+    """Return the error of a database that cannot be used now."""
+    told = " ".join(str(why).split())[:500]
+    return LedgerUnavailable(f"The ledger cannot be used now: {told}. Nothing was accepted.")
+
+
+def driver_within(connection: Any, kind: type[Any]) -> Any:
+    """Return the connection of this kind that a caller's connection is or holds. Raises TypeError."""
+    held = connection
+    for _ in range(4):
+        if isinstance(held, kind):
+            return held
+        if hasattr(held, "ensure_connection"):  # Django opens its connection on first use
+            held.ensure_connection()
+        held = getattr(held, "driver_connection", None) or getattr(held, "connection", None)
+    name = f"{type(connection).__module__}.{type(connection).__qualname__}"
+    raise TypeError(
+        f"A {name} is not a connection to the ledger's database: that is a {kind.__module__}.{kind.__name__}."
+    )
