@@ -7,6 +7,7 @@ import pytest
 from celeriac import clock
 from celeriac.access import Permission
 from celeriac.access.principals import PERMISSIONS, Role
+from celeriac.errors import InvalidRequest, TokenNotFound
 from celeriac.ledger import Ledger, keys
 from conformance.moves import SECOND, select
 
@@ -19,6 +20,32 @@ def test_a_token_opens_for_its_owner_and_role(ledger: Ledger):
     assert principal.owner == "ann"
     assert principal.permissions == PERMISSIONS[Role.SUBMITTER]
     assert not principal.may(Permission.TOKENS)
+
+
+def test_a_token_for_some_tasks_carries_their_patterns(ledger: Ledger):
+    some = keys.create_token(ledger, "ci", "ann", Role.SUBMITTER, tasks=["mail.*", "lcs"])
+    every = keys.create_token(ledger, "laptop", "ann", Role.SUBMITTER)
+
+    assert keys.principal_of(ledger, some).tasks == ("mail.*", "lcs")
+    assert keys.principal_of(ledger, every).tasks == ()
+    assert {token.name: token.tasks for token in keys.all_tokens(ledger)} == {"ci": ("mail.*", "lcs"), "laptop": ()}
+
+
+def test_everything_that_is_wrong_with_a_token_is_told_at_once_and_none_is_made(ledger: Ledger):
+    with pytest.raises(InvalidRequest) as refusal:
+        keys.create_token(ledger, " ", "a,b", Role.VIEWER, tasks=["", "mail.*"])
+
+    assert [fault.path for fault in refusal.value.faults] == ["/name", "/owner", "/tasks", "/tasks/0"]
+    assert keys.all_tokens(ledger) == []
+
+
+def test_a_token_is_found_by_its_id(ledger: Ledger):
+    keys.create_token(ledger, "laptop", "ann", Role.VIEWER)
+    [token] = keys.all_tokens(ledger)
+
+    assert keys.token(ledger, token.id) == token
+    with pytest.raises(TokenNotFound):
+        keys.token(ledger, "nothing")
 
 
 @pytest.mark.parametrize("secret", ["", "cel_wrong", "'; DROP TABLE tokens; --", "\ud800", "\0"])

@@ -1,6 +1,6 @@
 """Random lives of jobs against a model; and broken ledgers, each of which the model or the oracle must notice.
 
-CELERIAC_SEQUENCES=5000 plays that many random sequences; by default there are 60, the same each time.
+CELERIAC_SEQUENCES=5000 plays that many random sequences; by default there are 500, the same each time.
 """
 
 import importlib
@@ -23,7 +23,7 @@ CLAIM, FINISH, REQUESTS = (
 )
 SEQUENCES = os.environ.get("CELERIAC_SEQUENCES")
 PLAY = settings(
-    max_examples=int(SEQUENCES or 60), stateful_step_count=40, deadline=None, database=None,
+    max_examples=int(SEQUENCES or 500), stateful_step_count=50, deadline=None, database=None,
     derandomize=not SEQUENCES, suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 

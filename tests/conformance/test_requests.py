@@ -5,7 +5,7 @@ import pytest
 from celeriac import clock
 from celeriac.access import SYSTEM, Permission, Principal
 from celeriac.access.principals import PERMISSIONS, Role
-from celeriac.errors import Forbidden, JobFinal, JobNeverRan, JobNotFinal, JobNotFound, JobSucceeded
+from celeriac.errors import Forbidden, JobFinal, JobNeverRan, JobNotFinal, JobNotFound, JobSucceeded, TaskNotAllowed
 from celeriac.jobs import ErrorCode, Failure, Kind, Message
 from celeriac.ledger import Asked, Ledger, cancel, read, reopen
 from celeriac.states import State
@@ -245,3 +245,12 @@ def test_a_job_that_never_ran_cannot_be_opened_again(ledger: Ledger):
 
     with pytest.raises(JobNeverRan, match="Retry the job that failed"):
         ledger.do(reopen, Asked(SYSTEM, id))
+
+
+def test_a_token_for_other_tasks_opens_nothing_again_and_still_cancels(ledger: Ledger):
+    narrow = Principal("ann", PERMISSIONS[Role.SUBMITTER], ("mail.*",))
+    id = accept(ledger)
+
+    assert ledger.do(cancel, Asked(narrow, id)) is State.CANCELLED
+    with pytest.raises(TaskNotAllowed, match=r"mail\.\*"):
+        ledger.do(reopen, Asked(narrow, id))

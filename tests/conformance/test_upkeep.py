@@ -1,4 +1,4 @@
-"""What the keeper does to jobs: due, expired, orphaned, old; in order, in batches, and safe to repeat."""
+"""What the keeper does to jobs: due, expired, orphaned, counted; in order, in batches, and safe to repeat."""
 
 from dataclasses import replace
 
@@ -6,9 +6,8 @@ import pytest
 
 from celeriac import clock
 from celeriac.access import SYSTEM
-from celeriac.errors import JobNotFound
-from celeriac.jobs import Chord, Kind
-from celeriac.ledger import Asked, Ledger, cancel, nodes, open_chord, read, submit, upkeep
+from celeriac.jobs import Kind
+from celeriac.ledger import Asked, Ledger, cancel, counts, nodes, submit, upkeep
 from celeriac.states import State
 from conformance.moves import (
     BOOM,
@@ -32,6 +31,7 @@ from conformance.moves import (
     take_one,
 )
 from conformance.test_nodes import NODE
+from conformance.test_pruning import prune_jobs
 
 DAY = 86_400 * SECOND
 
@@ -49,11 +49,6 @@ def expire(ledger: Ledger, most: int = 500) -> int:
 def rescue(ledger: Ledger, most: int = 500) -> int:
     with ledger.transaction() as tx:
         return upkeep.rescue(tx, most)
-
-
-def prune(ledger: Ledger, before: int, most: int = 500) -> int:
-    with ledger.transaction() as tx:
-        return upkeep.prune_jobs(tx, before, most)
 
 
 # Due
@@ -239,122 +234,6 @@ def test_rescue_goes_in_batches(ledger: Ledger):
     assert counted(ledger) == {("queued", "default", "add"): 5}
 
 
-# Pruning
-
-
-def tables(ledger: Ledger) -> dict[str, int]:
-    names = ("jobs", "payloads", "events", "tags", "chord_parts")
-    return {name: select(ledger, f"SELECT COUNT(*) FROM {name}")[0][0] for name in names}
-
-
-def test_old_jobs_go_with_all_that_belongs_to_them(ledger: Ledger, fake_clock):
-    old = running(ledger, tags=("red",))
-    end(ledger, success(old))
-    ledger.do(submit, submission(failure=BOOM, queue="other"))
-    fake_clock.advance(60)
-    end(ledger, failure(fresh := running(ledger, tags=("red",))))
-    waiting = accept(ledger)
-
-    assert prune(ledger, clock.micros() - 30 * SECOND) == 2
-
-    with pytest.raises(JobNotFound):
-        look(ledger, old.id)
-    assert (state_of(ledger, fresh.id), state_of(ledger, waiting)) == (State.FAILED, State.QUEUED)
-    assert tables(ledger) == {"jobs": 2, "payloads": 2, "events": 5, "tags": 1, "chord_parts": 0}
-    assert counted(ledger) == {("failed", "default", "add"): 1, ("queued", "default", "add"): 1}
-
-
-def test_a_job_that_has_not_ended_is_never_old(ledger: Ledger, fake_clock):
-    accept(ledger)
-    accept(ledger, run_at=clock.micros() + 400 * DAY)
-    take(ledger)
-    fake_clock.advance(86_400 * 365)
-
-    assert prune(ledger, clock.micros()) == 0
-
-
-def test_pruning_goes_in_batches_oldest_first(ledger: Ledger, fake_clock):
-    ids = []
-    for _ in range(5):
-        ids.append(accept(ledger, failure=BOOM))
-        fake_clock.advance(1)
-
-    assert prune(ledger, clock.micros(), most=2) == 2
-
-    assert read.ended(ledger, ids) == ids
-    assert [id for (id,) in select(ledger, "SELECT id FROM jobs ORDER BY key")] == ids[2:]
-    assert [prune(ledger, clock.micros(), most=2) for _ in range(3)] == [2, 1, 0]
-    assert counted(ledger) == {}
-
-
-def test_members_of_a_chord_that_has_not_fired_are_kept(ledger: Ledger, fake_clock):
-    ledger.do(open_chord, Chord("chord", size=2, body=(submission(id="body", queue="bodies"),)))
-    submit_all(ledger, *(submission(chord="chord", group_index=place) for place in range(2)))
-    first, second = take(ledger, 2)
-    end(ledger, success(first))
-    fake_clock.advance(60)
-    assert prune(ledger, clock.micros()) == 0
-
-    end(ledger, success(second))
-    assert tables(ledger)["chord_parts"] == 2
-    fake_clock.advance(60)
-
-    assert prune(ledger, clock.micros()) == 2
-    assert tables(ledger)["chord_parts"] == 0
-    assert state_of(ledger, "body") is State.QUEUED
-
-
-def test_old_events_go_before_their_jobs(ledger: Ledger, fake_clock):
-    ended = []
-    for _ in range(5):
-        job = running(ledger)
-        end(ledger, success(job))
-        ended.append(job)
-        fake_clock.advance(10)
-    waiting = accept(ledger)
-
-    marks, mark = [], (0, 0)
-    while mark is not None:
-        with ledger.transaction() as tx:
-            mark = upkeep.prune_events(tx, mark, clock.micros() - 15 * SECOND, most=2)
-        marks.append(mark and mark[1])
-
-    assert marks == [ended[1].key, ended[3].key, None]
-    assert [read.history(ledger, SYSTEM, job.id, 0, 10) for job in ended[:4]] == [[]] * 4
-    assert len(kinds(ledger, ended[4].id)) == 4
-    assert kinds(ledger, waiting) == ["submitted"]
-    assert state_of(ledger, ended[0].id) is State.SUCCEEDED
-
-
-def test_jobs_that_ended_in_the_same_microsecond_are_all_reached(ledger: Ledger, fake_clock):
-    submit_all(ledger, *(submission(failure=BOOM) for _ in range(5)))
-    fake_clock.advance(1)
-
-    mark: tuple[int, int] | None = (0, 0)
-    while mark is not None:
-        with ledger.transaction() as tx:
-            mark = upkeep.prune_events(tx, mark, clock.micros(), most=2)
-
-    assert tables(ledger)["events"] == 0
-
-
-def test_the_rest_goes_when_nothing_refers_to_it(ledger: Ledger, fake_clock):
-    ledger.do(open_chord, Chord("fired", size=0, body=(submission(),)))
-    ledger.do(open_chord, Chord("open", size=1, body=(submission(),)))
-    accept(ledger, idempotency_key="k", fingerprint="f")
-    ledger.do(nodes.register, NODE)
-    ledger.do(nodes.register, replace(NODE, id="gone"))
-    ledger.do(nodes.stop, "gone")
-    fake_clock.advance(60)
-
-    with ledger.transaction() as tx:
-        upkeep.prune_rest(tx, clock.micros(), clock.micros())
-
-    assert select(ledger, "SELECT id FROM chords") == [("open",)]
-    assert select(ledger, "SELECT id FROM workers") == [(NODE.id,)]
-    assert select(ledger, "SELECT * FROM idempotency") == []
-
-
 # Counts
 
 
@@ -363,20 +242,20 @@ def test_folding_keeps_the_counts_exact(ledger: Ledger):
         submit_all(ledger, *(submission(queue=f"q{n % 2}") for n in range(4)))
         end(ledger, *(success(job) for job in take(ledger, 3, queues=("q0", "q1"))))
         before = counted(ledger)
-        assert upkeep.any_delta(ledger)
+        assert counts.any_delta(ledger)
 
         with ledger.transaction() as tx:
-            assert upkeep.fold_counts(tx) > 0
+            assert counts.fold_counts(tx) > 0
 
         assert counted(ledger) == before
-        assert not upkeep.any_delta(ledger)
+        assert not counts.any_delta(ledger)
         assert select(ledger, "SELECT COUNT(*) FROM count_deltas") == [(0,)]
 
 
 def test_deltas_of_the_transaction_that_folds_are_not_lost(ledger: Ledger):
     with ledger.transaction() as tx:
         submit(tx, [submission()])
-        upkeep.fold_counts(tx)
+        counts.fold_counts(tx)
         submit(tx, [submission()])
 
     assert counted(ledger) == {("queued", "default", "add"): 2}
@@ -387,7 +266,7 @@ def test_counts_equal_a_recount_after_every_move(ledger: Ledger, fake_clock):
 
     def fold() -> None:
         with ledger.transaction() as tx:
-            upkeep.fold_counts(tx)
+            counts.fold_counts(tx)
 
     held = []
     story = [
@@ -409,7 +288,7 @@ def test_counts_equal_a_recount_after_every_move(ledger: Ledger, fake_clock):
         lambda: expire(ledger),
         fold,
         lambda: rescue(ledger),
-        lambda: prune(ledger, clock.micros() - SECOND),
+        lambda: prune_jobs(ledger, clock.micros() - SECOND),
         fold,
     ]
     for move in story:

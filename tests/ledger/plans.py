@@ -7,7 +7,6 @@ from typing import Any
 from sqlalchemy import Engine, event
 
 from celeriac.ledger import Ledger, Transaction
-from celeriac.ledger.sql import as_json
 
 
 @contextmanager
@@ -16,16 +15,15 @@ def caught() -> Iterator[list[tuple[str, Any]]]:
     statements: list[tuple[str, Any]] = []
 
     def catch(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        if statement.split(" ", 1)[0] in ("SELECT", "INSERT", "UPDATE", "DELETE"):
+        if statement.split(" ", 1)[0] in ("SELECT", "WITH", "INSERT", "UPDATE", "DELETE"):
             statements.append((statement, parameters))
 
     run = Transaction.run
 
     def caught_run(self: Transaction, statement: Any, /, **parameters: Any) -> Any:
-        answer = run(self, statement, **parameters)  # it makes JSON of what is passed as JSON
-        as_passed = {name: _as_passed(value) for name, value in parameters.items()}
-        catch(None, None, statement.text(self.dialect).strip(), as_passed)
-        return answer
+        text, values = statement.bound(self.dialect, dict(parameters))
+        catch(None, None, text.strip(), tuple(values) if isinstance(values, list) else values)
+        return run(self, statement, **parameters)
 
     event.listen(Engine, "before_cursor_execute", catch)
     Transaction.run = caught_run  # type: ignore[method-assign] # on SQLite it goes past SQLAlchemy
@@ -34,10 +32,6 @@ def caught() -> Iterator[list[tuple[str, Any]]]:
     finally:
         Transaction.run = run  # type: ignore[method-assign]
         event.remove(Engine, "before_cursor_execute", catch)
-
-
-def _as_passed(value: Any) -> Any:
-    return value if isinstance(value, (str, int, float, type(None))) else as_json(value)
 
 
 def plan(ledger: Ledger, statement: str, parameters: Any) -> list[str]:

@@ -1,8 +1,13 @@
 """Migrations: they make the schema of schema.py, keep what is there, and refuse what they do not know."""
 
+import itertools
+import os
 import re
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +16,14 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from conformance.moves import accept, kinds, select
-from databases import on_postgres, on_sqlite
+from databases import DATABASES, on_postgres, on_sqlite
 from sqlalchemy import inspect
 
 from celeriac.errors import LedgerVersion
 from celeriac.ledger import Ledger, migrations
 from celeriac.ledger.schema import metadata
 
+NUMBERS = itertools.count()
 LATER = '''"""A later release adds a column."""
 import sqlalchemy as sa
 from alembic import op
@@ -121,6 +127,46 @@ def test_an_upgrade_that_fails_leaves_the_database_as_it_was(empty: Ledger):
 
     assert select(empty, "SELECT name FROM sqlite_master WHERE type = 'table'") == [("workers",)]
     assert migrations.revision(empty) is None
+
+
+def migrating(url: str, **environment: str) -> subprocess.Popen[bytes]:
+    """`celeriac migrate` as a process of its own."""
+    variables = {**os.environ, "CELERIAC_DATABASE_URL": url.replace("+psycopg", ""), **environment}
+    return subprocess.Popen(
+        [sys.executable, "-m", "celeriac", "migrate"], env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+@pytest.fixture(params=DATABASES)
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database with nothing in it."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/empty.db"
+    request.getfixturevalue("blank_postgres")
+    return postgres.server().create(f"empty_{next(NUMBERS)}").replace("postgresql:", "postgresql+psycopg:")
+
+
+def test_a_migration_that_is_killed_leaves_nothing_behind_and_can_be_repeated(empty_url: str):
+    killed = migrating(empty_url, CELERIAC_FAILPOINT="before-commit")
+    killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    ledger = Ledger(empty_url)
+    assert migrations.revision(ledger) is None
+
+    again = migrating(empty_url)
+
+    assert b"0002" in again.communicate(timeout=60)[0]
+    assert migrations.revision(ledger) == migrations.HEAD
+    ledger.close()
+
+
+def test_migrations_at_the_same_time_wait_for_each_other(empty_url: str):
+    processes = [migrating(empty_url) for _ in range(3)]
+
+    assert [(process.communicate(timeout=60)[1], process.returncode) for process in processes] == [(None, 0)] * 3
+    ledger = Ledger(empty_url)
+    assert migrations.revision(ledger) == migrations.HEAD
+    ledger.close()
 
 
 @on_sqlite

@@ -10,11 +10,14 @@ import os
 import threading
 from contextlib import ExitStack
 
-from celeriac.ledger import keys, mail, nodes, read, upkeep
+from celeriac.ledger import batches, keys, mail, nodes, operations, queues, read, upkeep
 from celeriac.ledger.group import Group
 from celeriac.ledger.moves.chords import open_chord
 from celeriac.ledger.moves.claim import claim
 from celeriac.ledger.moves.finish import finish, note, start
+from celeriac.ledger.moves.observe import Sighting, sight
+from celeriac.ledger.moves.purge import purge
+from celeriac.ledger.moves.remark import forget, remark
 from celeriac.ledger.moves.requests import Asked, cancel, reopen
 from celeriac.ledger.moves.submit import submit
 from celeriac.ledger.store import Ledger, Move, Transaction
@@ -23,12 +26,18 @@ from celeriac.ledger.store import Ledger, Move, Transaction
 ORDER = (
     open_chord,
     submit,
+    batches.submit_batch,
     start,
     note,
+    remark,
     finish,
     cancel,
     reopen,
+    operations.begin,
+    queues.pause,
+    queues.resume,
     nodes.register,
+    nodes.revise,
     nodes.beat,
     nodes.stop,
     mail.put,
@@ -47,6 +56,14 @@ def open_ledger(url: str) -> Ledger:
         if url not in _open:
             _open[url] = Ledger(url)
         return _open[url]
+
+
+def close_ledger(url: str) -> None:
+    """Close this process's Ledger for a URL, if it has one."""
+    with _lock:
+        ledger = _open.pop(url, None)
+    if ledger is not None:
+        ledger.close()
 
 
 def _before_fork() -> None:
@@ -69,6 +86,7 @@ _forking = ExitStack()
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 __all__ = [
-    "ORDER", "Asked", "Group", "Ledger", "Move", "Transaction", "cancel", "claim", "finish", "keys", "mail", "nodes",
-    "note", "open_chord", "open_ledger", "read", "reopen", "start", "submit", "upkeep",
+    "ORDER", "Asked", "Group", "Ledger", "Move", "Sighting", "Transaction", "batches", "cancel", "claim", "close_ledger", "finish",
+    "forget", "keys", "mail", "nodes", "note", "open_chord", "open_ledger", "operations", "queues", "purge", "read", "remark", "reopen",
+    "sight", "start", "submit", "upkeep",
 ]  # fmt: skip

@@ -1,28 +1,34 @@
 """Tokens and login tickets: only digests are kept, and a ticket opens the door once.
 
-`web/auth.py` asks here who a secret belongs to; `cli/token.py` makes and revokes tokens.
+`web/auth.py` asks here who a secret belongs to; `cli/token.py` and `web/api/tokens.py` make and
+revoke tokens.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from celeriac import clock
-from celeriac.access.principals import PERMISSIONS, Principal, Role
-from celeriac.access.tokens import digest, new_secret
+from celeriac.access import Principal, Role, digest, faults_of, new_secret
+from celeriac.access.principals import PERMISSIONS
+from celeriac.errors import InvalidRequest, TokenNotFound
 from celeriac.jobs import new_id
-from celeriac.ledger.sql import Sql
+from celeriac.ledger.sql import Sql, as_json
 from celeriac.ledger.store import Ledger
 
 _INSERT = Sql(
-    "INSERT INTO tokens (id, name, digest, owner, role, created_at, expires_at)"
-    " VALUES (:id, :name, :digest, :owner, :role, :now, :expires_at) ON CONFLICT (digest) DO NOTHING"
+    "INSERT INTO tokens (id, name, digest, owner, role, tasks, created_at, expires_at)"
+    " VALUES (:id, :name, :digest, :owner, :role, :tasks, :now, :expires_at) ON CONFLICT (digest) DO NOTHING"
 )
 _FIND = Sql(
-    "SELECT owner, role FROM tokens WHERE digest = :digest AND revoked_at IS NULL"
+    "SELECT owner, role, tasks FROM tokens WHERE digest = :digest AND revoked_at IS NULL"
     " AND (expires_at IS NULL OR expires_at > :now)"
 )
-_ALL = Sql(
-    "SELECT id, name, owner, role, created_at, expires_at, revoked_at FROM tokens ORDER BY created_at DESC LIMIT 500"
-)
+_COLUMNS = "SELECT id, name, owner, role, tasks, created_at, expires_at, revoked_at FROM tokens"
+_ALL = Sql(f"{_COLUMNS} ORDER BY created_at DESC, id DESC LIMIT 500")
+_ONE = Sql(f"{_COLUMNS} WHERE id = :id OR digest = :id")
 _REVOKE = Sql("UPDATE tokens SET revoked_at = :now WHERE (id = :id OR name = :id) AND revoked_at IS NULL")
 _INSERT_TICKET = Sql(
     "INSERT INTO tickets (digest, owner, role, expires_at) VALUES (:digest, :owner, :role, :expires_at)"
@@ -38,36 +44,49 @@ class Token:
     name: str
     owner: str
     role: Role
+    tasks: tuple[str, ...]
     created_at: int
     expires_at: int | None
     revoked_at: int | None
 
 
-def create_token(ledger: Ledger, name: str, owner: str, role: Role, expires_at: int | None = None) -> str:
-    """Make a token and return its secret, which cannot be read again."""
+def create_token(
+    ledger: Ledger, name: str, owner: str, role: Role, expires_at: int | None = None, tasks: Sequence[str] = ()
+) -> str:
+    """Make a token and return its secret, which cannot be read again. Raises InvalidRequest with all its faults."""
+    faults = faults_of(name, owner, role, tasks)
+    if faults:
+        raise InvalidRequest.of(faults)
     secret = new_secret()
-    remember_token(ledger, secret, name, owner, role, expires_at)
+    remember_token(ledger, secret, name, owner, role, expires_at, tasks)
     return secret
 
 
 def remember_token(
-    ledger: Ledger, secret: str, name: str, owner: str, role: Role, expires_at: int | None = None
-) -> None:
+    ledger: Ledger, secret: str, name: str, owner: str, role: Role, expires_at: int | None = None,
+    tasks: Sequence[str] = (),
+) -> None:  # fmt: skip
     """Enter a token whose secret exists already (the one in the home folder), once: revoked, it stays revoked."""
     with ledger.transaction() as tx:
         tx.run(
             _INSERT, id=new_id(), name=name, digest=digest(secret), owner=owner, role=role, now=clock.micros(),
-            expires_at=expires_at,
+            tasks=as_json(tasks) if tasks else None, expires_at=expires_at,
         )  # fmt: skip
 
 
 def all_tokens(ledger: Ledger) -> list[Token]:
     """Return the newest 500 tokens, revoked ones included."""
     with ledger.reading() as connection:
-        return [
-            Token(row.id, row.name, row.owner, Role(row.role), row.created_at, row.expires_at, row.revoked_at)
-            for row in connection.execute(_ALL.on(ledger.dialect))
-        ]
+        return [_token(row) for row in connection.execute(_ALL.on(ledger.dialect))]
+
+
+def token(ledger: Ledger, id: str) -> Token:
+    """Return the token with this id or digest. Raises TokenNotFound."""
+    with ledger.reading() as connection:
+        row = connection.execute(_ONE.on(ledger.dialect), {"id": id}).first()
+    if row is None:
+        raise TokenNotFound(id)
+    return _token(row)
 
 
 def revoke_token(ledger: Ledger, id: str) -> int:
@@ -81,7 +100,7 @@ def principal_of(ledger: Ledger, secret: str) -> Principal | None:
     parameters = {"digest": digest(secret), "now": clock.micros()}
     with ledger.reading() as connection:
         row = connection.execute(_FIND.on(ledger.dialect), parameters).first()
-    return None if row is None else Principal(row.owner, PERMISSIONS[Role(row.role)])
+    return None if row is None else Principal(row.owner, PERMISSIONS[Role(row.role)], _tasks(row))
 
 
 def create_ticket(ledger: Ledger, owner: str, role: Role, seconds: float = 600) -> str:
@@ -98,3 +117,13 @@ def use_ticket(ledger: Ledger, secret: str) -> tuple[str, Role] | None:
     with ledger.transaction() as tx:
         row = tx.run(_USE_TICKET, digest=digest(secret), now=clock.micros()).first()
     return None if row is None else (row.owner, Role(row.role))
+
+
+def _token(row: Any) -> Token:
+    return Token(
+        row.id, row.name, row.owner, Role(row.role), _tasks(row), row.created_at, row.expires_at, row.revoked_at
+    )
+
+
+def _tasks(row: Any) -> tuple[str, ...]:
+    return tuple(msgspec.json.decode(row.tasks)) if row.tasks else ()

@@ -22,6 +22,7 @@ _BEAT = Sql(
     "UPDATE workers SET beats = beats + 1, beat_at = :now"
     " WHERE id = :id AND lost_at IS NULL AND stopped_at IS NULL RETURNING id"
 )
+_REVISE = Sql("UPDATE workers SET queues = :queues, concurrency = :concurrency WHERE id = :id")
 _STOP = Sql("UPDATE workers SET stopped_at = :now WHERE id = :id AND stopped_at IS NULL")
 _LOSE = Sql(
     "UPDATE workers SET lost_at = :now WHERE id IN ({each}) AND lost_at IS NULL AND stopped_at IS NULL RETURNING name"
@@ -48,6 +49,22 @@ def register(tx: Transaction, workers: Sequence[Worker]) -> list[Exception | Non
             now=clock.micros(),
         )  # fmt: skip
     return [None] * len(workers)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What may change of a worker node while it runs."""
+
+    id: str
+    queues: tuple[str, ...]
+    concurrency: int
+
+
+def revise(tx: Transaction, shapes: Sequence[Shape]) -> list[Exception | None]:
+    """Note that worker nodes consume other queues or run another number of jobs at a time than before."""
+    for shape in shapes:
+        tx.run(_REVISE, id=shape.id, queues=as_json(shape.queues), concurrency=shape.concurrency)
+    return [None] * len(shapes)
 
 
 def beat(tx: Transaction, workers: Sequence[str]) -> list[bool | Exception]:

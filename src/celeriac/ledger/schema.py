@@ -182,7 +182,7 @@ operations = Table(
     Column("id", String(255), primary_key=True),
     Column("kind", Text, nullable=False),  # cancel, retry
     Column("owner", Text, nullable=False),
-    Column("permissions", Text, nullable=False),  # JSON list: what its owner was allowed
+    Column("permissions", Text, nullable=False),  # JSON: the Principal on whose behalf it is
     Column("filter", Text, nullable=False),  # JSON
     Column("upto", BigInteger, nullable=False),  # the newest job it concerns
     Column("after", Text),  # cursor: how far it has come

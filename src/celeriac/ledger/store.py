@@ -22,8 +22,8 @@ from sqlalchemy import Connection
 from celeriac.errors import LedgerBusy
 from celeriac.failpoints import failpoint
 from celeriac.jobs import Kind
-from celeriac.ledger.dialects import Dialect, Result, dialect_of
-from celeriac.ledger.sql import Insert, Sql, as_json
+from celeriac.ledger.dialects import Dialect, Rows, dialect_of
+from celeriac.ledger.sql import SPREAD_MAX, Insert, Sql, as_json
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -54,12 +54,14 @@ class Transaction:
         self._events: list[dict[str, Any]] = []
         self._deltas: Counter[tuple[str, str, str]] = Counter()
 
-    def run(self, statement: Sql, /, **parameters: Any) -> Result:
-        """Execute a statement. A list given as `rows` or `each` is passed as JSON."""
-        for name in ("rows", "each"):
-            if name in parameters and not isinstance(parameters[name], str):
-                parameters[name] = as_json(parameters[name])
-        return self._dialect.run(self.driver, statement.text(self.dialect), parameters)
+    def run(self, statement: Sql, /, **parameters: Any) -> Rows:
+        """Execute a statement; what is a list among the parameters is passed as JSON."""
+        rows: Any = parameters.get("rows")
+        if self.dialect == "sqlite" and isinstance(statement, Insert) and len(rows) > SPREAD_MAX:
+            parts = [self.run(statement, rows=rows[i : i + SPREAD_MAX]) for i in range(0, len(rows), SPREAD_MAX)]
+            return parts[0].followed_by(parts[1:])
+        text, values = statement.bound(self.dialect, parameters)
+        return self._dialect.run(self.driver, text, values)
 
     def record(self, job: int, number: int, at: int, kind: Kind, data: dict[str, Any] | None = None) -> None:
         """Append an event to a job's history."""

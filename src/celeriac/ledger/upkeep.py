@@ -1,8 +1,10 @@
-"""What the keeper does to jobs, in small batches: due, expired, orphaned, old.
+"""What the keeper does to jobs, in small batches: due, expired, orphaned.
 
 Each function is one step in the caller's transaction, answers how much it did, and may be
 repeated at any time; `keeper/` decides when.
 """
+
+from typing import Any
 
 from celeriac import clock
 from celeriac.jobs import ErrorCode, Failure, Kind, Outcome
@@ -20,7 +22,7 @@ _DUE = Sql(
 _EXPIRED = Sql(
     "SELECT key, id, state, queue, task, number, chord, group_index FROM jobs {by[jobs_expiring]}"
     " WHERE expires_at <= :now AND expires_at IS NOT NULL AND state IN ('scheduled', 'queued', 'retrying')"
-    " ORDER BY expires_at LIMIT :most {lock_row}"
+    " ORDER BY expires_at LIMIT :most OFFSET :skip {lock_row}"
 )
 _NEXT = Sql(
     "SELECT (SELECT MIN(run_at) FROM jobs {by[jobs_due]} WHERE state IN ('scheduled', 'retrying')) AS run_at,"
@@ -28,43 +30,11 @@ _NEXT = Sql(
     " AND state IN ('scheduled', 'queued', 'retrying')) AS expires_at"
 )
 _ORPHANS = Sql(
-    "SELECT key, id, attempt, task, queue, started_at, worker FROM jobs {by[jobs_running]}"
+    "SELECT key, id, attempt, task, queue, started_at, worker, rerun, observed FROM jobs {by[jobs_running]}"
     " WHERE state = 'running' AND NOT EXISTS"
     " (SELECT 1 FROM workers WHERE workers.id = jobs.worker AND lost_at IS NULL AND stopped_at IS NULL)"
-    " ORDER BY key LIMIT :most"
+    " ORDER BY key LIMIT :most OFFSET :skip"
 )
-_OLD_JOBS = Sql(
-    "SELECT key, id, state, queue, task, chord FROM jobs {by[jobs_finished]}"
-    " WHERE finished_at IS NOT NULL AND finished_at < :before"
-    " AND NOT EXISTS (SELECT 1 FROM chords WHERE chords.id = jobs.chord AND fired_at IS NULL)"
-    " ORDER BY finished_at LIMIT :most"
-)
-_ENDED = Sql(
-    "SELECT key, finished_at FROM jobs {by[jobs_finished]} WHERE finished_at IS NOT NULL"
-    " AND (finished_at, key) > (:at, :key)"
-    " AND finished_at < :before ORDER BY finished_at, key LIMIT :most"
-)
-_DELETE_BY_KEY = [
-    Sql("DELETE FROM jobs WHERE key IN ({each_int})"),
-    Sql("DELETE FROM payloads WHERE job IN ({each_int})"),
-    Sql("DELETE FROM tags WHERE job IN ({each_int})"),
-]
-_DELETE_EVENTS = Sql("DELETE FROM events WHERE job IN ({each_int})")
-_DELETE_PARTS = Sql("DELETE FROM chord_parts WHERE chord IN ({each})")
-_DELETE_STALE = [
-    Sql("DELETE FROM chords WHERE fired_at IS NOT NULL AND fired_at < :before"),
-    Sql("DELETE FROM idempotency WHERE created_at < :before"),
-    Sql("DELETE FROM workers WHERE COALESCE(stopped_at, lost_at) < :before"),
-    Sql("DELETE FROM tickets WHERE expires_at < :before"),
-]
-_DELETE_MAIL = Sql("DELETE FROM mail WHERE at < :before")
-_ANY_DELTA = Sql("SELECT 1 FROM count_deltas LIMIT 1")
-_FOLD = Sql("DELETE FROM count_deltas RETURNING state, queue, task, jobs")
-_ADD_COUNTS = Sql(
-    "INSERT INTO counts (state, queue, task, jobs) SELECT v.state, v.queue, v.task, v.jobs FROM {rows} WHERE true"
-    " ON CONFLICT (state, queue, task) DO UPDATE SET jobs = counts.jobs + excluded.jobs",
-    state="text", queue="text", task="text", jobs="int",
-)  # fmt: skip
 
 
 def fall_due(tx: Transaction, most: int = 500) -> int:
@@ -79,9 +49,9 @@ def fall_due(tx: Transaction, most: int = 500) -> int:
     return moved
 
 
-def expire(tx: Transaction, most: int = 500) -> int:
-    """Cancel the waiting jobs whose expiry has passed; return how many."""
-    rows = tx.run(_EXPIRED, now=clock.micros(), most=most).all()
+def expire(tx: Transaction, most: int = 500, skip: int = 0) -> int:
+    """Cancel the waiting jobs whose expiry has passed, but for the first few; return how many."""
+    rows = tx.run(_EXPIRED, now=clock.micros(), most=most, skip=skip).all()
     cancel_waiting(tx, rows, ErrorCode.EXPIRED)
     return len(rows)
 
@@ -93,21 +63,24 @@ def next_due(ledger: Ledger) -> int | None:
     return min((at for at in (row.run_at, row.expires_at) if at is not None), default=None)
 
 
-def any_orphan(ledger: Ledger) -> bool:
-    """Say whether a running job's worker is stopped, lost or unknown."""
+def any_orphan(ledger: Ledger, skip: int = 0) -> bool:
+    """Say whether a running job's worker is stopped, lost or unknown, but for the first few."""
     with ledger.reading() as connection:
-        return connection.execute(_ORPHANS.on(ledger.dialect), {"most": 1}).first() is not None
+        return connection.execute(_ORPHANS.on(ledger.dialect), {"most": 1, "skip": skip}).first() is not None
 
 
-def rescue(tx: Transaction, most: int = 500) -> int:
-    """Take jobs from workers that are gone: unstarted ones are given back, started ones run again
+def rescue(tx: Transaction, most: int = 500, skip: int = 0) -> int:
+    """Take jobs from workers that are gone, but for the first few: unstarted ones are given back, started ones run again
     or fail by their policy (`finish.decide`). Return how many."""
     now = clock.micros()
-    rows = tx.run(_ORPHANS, most=most).all()
+    rows = tx.run(_ORPHANS, most=most, skip=skip).all()
     outcomes = []
     for row in rows:
         started = row.started_at is not None
         why = f"The worker {row.worker.split('/')[0]} that ran it was lost." if row.worker else "Its worker was lost."
+        if row.observed:
+            outcomes.append(_lost_sight(row, why, now))
+            continue
         outcomes.append(
             Outcome(
                 row.key, row.id, row.attempt, row.task, row.queue, State.QUEUED, now,
@@ -120,57 +93,13 @@ def rescue(tx: Transaction, most: int = 500) -> int:
     return len(rows)
 
 
-def prune_jobs(tx: Transaction, before: int, most: int = 500) -> int:
-    """Delete jobs that ended before a moment, with all that belongs to them; return how many.
-
-    Members of a chord that has not fired are kept.
-    """
-    rows = tx.run(_OLD_JOBS, before=before, most=most).all()
-    if rows:
-        keys = [row.key for row in rows]
-        for statement in (*_DELETE_BY_KEY, _DELETE_EVENTS):
-            tx.run(statement, each=keys)
-        tx.run(_DELETE_PARTS, each=sorted({row.chord for row in rows if row.chord}))
-        for row in rows:
-            tx.count(row.state, row.queue, row.task, -1)
-    return len(rows)
-
-
-def prune_events(tx: Transaction, after: tuple[int, int], before: int, most: int = 500) -> tuple[int, int] | None:
-    """Delete the events of jobs that ended before a moment, going on after a mark.
-
-    Returns the next mark (when and which job ended last), or None when all is done.
-    """
-    rows = tx.run(_ENDED, at=after[0], key=after[1], before=before, most=most).all()
-    if not rows:
-        return None
-    tx.run(_DELETE_EVENTS, each=[row.key for row in rows])
-    return rows[-1].finished_at, rows[-1].key
-
-
-def prune_rest(tx: Transaction, before: int, mail_before: int) -> None:
-    """Delete what nothing refers to any more: fired chords, old keys, gone workers, unread mail."""
-    for statement in _DELETE_STALE:
-        tx.run(statement, before=before)
-    tx.run(_DELETE_MAIL, before=mail_before)
-
-
-def any_delta(ledger: Ledger) -> bool:
-    """Say whether there are count deltas to fold."""
-    with ledger.reading() as connection:
-        return connection.execute(_ANY_DELTA.on(ledger.dialect)).first() is not None
-
-
-def fold_counts(tx: Transaction) -> int:
-    """Add the count deltas into the counts; return how many were folded."""
-    tx.flush()
-    sums: dict[tuple[str, str, str], int] = {}
-    folded = 0
-    for row in tx.run(_FOLD):
-        place = (row.state, row.queue, row.task)
-        sums[place] = sums.get(place, 0) + row.jobs
-        folded += 1
-    rows = [{"state": s, "queue": q, "task": t, "jobs": jobs} for (s, q, t), jobs in sums.items() if jobs]
-    if rows:
-        tx.run(_ADD_COUNTS, rows=rows)
-    return folded
+def _lost_sight(row: Any, why: str, now: int) -> Outcome:
+    """What becomes of an observed job whose worker was lost: its broker gives it out again, if it was promised to."""
+    data = {"attempt": row.attempt, "worker": row.worker, "lost": why}
+    attempt = (row.key, row.id, row.attempt, row.task, row.queue)
+    if row.rerun:
+        return Outcome(*attempt, State.QUEUED, now, Kind.GIVEN_BACK, data)
+    return Outcome(
+        *attempt, State.FAILED, now, Kind.FAILED, {**data, "code": ErrorCode.WORKER_LOST},
+        failure=Failure(ErrorCode.WORKER_LOST, "WorkerLost", why),
+    )  # fmt: skip

@@ -5,10 +5,10 @@
 """
 
 from celeriac.errors import CannotStart
-from celeriac.ledger.dialects.dialect import Dialect, Result
+from celeriac.ledger.dialects.dialect import Dialect, Rows
 from celeriac.ledger.dialects.sqlite import SQLite
 
-__all__ = ["Dialect", "Result", "dialect_of"]
+__all__ = ["Dialect", "Rows", "dialect_of"]
 
 
 def dialect_of(url: str) -> Dialect:

@@ -1,6 +1,6 @@
 """What `store.py` asks of a database, and the sentences for what can go wrong with any of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -9,19 +9,32 @@ from sqlalchemy import Engine
 from celeriac.errors import LedgerFull, LedgerUnavailable
 
 
-class Result(Protocol):
-    """What a statement answered: rows with named columns."""
+class Rows:
+    """What a statement answered, read to its end: rows with named columns."""
 
-    rowcount: int
+    __slots__ = ("_rows", "rowcount")
+
+    def __init__(self, rows: list[Any], rowcount: int) -> None:
+        self._rows = rows
+        self.rowcount = rowcount
 
     def __iter__(self) -> Iterator[Any]:
-        """Go through the rows."""
+        return iter(self._rows)
 
     def all(self) -> list[Any]:
         """Return all rows."""
+        return self._rows
 
     def first(self) -> Any:
         """Return the first row, or None."""
+        return self._rows[0] if self._rows else None
+
+    def followed_by(self, others: "Iterable[Rows]") -> "Rows":
+        """Return these rows with those of others behind them."""
+        for other in others:
+            self._rows += other._rows
+            self.rowcount += other.rowcount
+        return self
 
 
 class Dialect(Protocol):
@@ -51,7 +64,7 @@ class Dialect(Protocol):
     def holds_turn(self) -> bool:
         """Whether this very thread is in a write transaction that others wait for."""
 
-    def run(self, driver: Any, text: str, parameters: dict[str, Any]) -> Result:
+    def run(self, driver: Any, text: str, parameters: Any) -> Rows:
         """Execute a statement on a connection of the driver; the shortest way there is."""
 
     def begin(self, driver: Any) -> None:

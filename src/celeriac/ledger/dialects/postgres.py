@@ -5,7 +5,6 @@ Through pgbouncer in transaction mode nothing may be prepared; `?prepare_thresho
 
 import contextlib
 import select
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -15,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from celeriac.errors import CeleriacError, LedgerBusy
-from celeriac.ledger.dialects.dialect import driver_within, full, unavailable
+from celeriac.ledger.dialects.dialect import Rows, driver_within, full, unavailable
 
 POOL = 8
 # A request may wait this long for a connection, then it is told that the ledger is busy.
@@ -59,9 +58,11 @@ class Postgres:
         event.listen(self.writer, "checkout", _check)
         self.turn = contextlib.nullcontext()
 
-    def run(self, driver: Any, text: str, parameters: dict[str, Any]) -> "Rows":
+    def run(self, driver: Any, text: str, parameters: Any) -> Rows:
         """Execute a statement on the driver."""
-        return Rows(driver.cursor(row_factory=namedtuple_row).execute(text, parameters))
+        cursor = driver.cursor(row_factory=namedtuple_row)
+        cursor.execute(text, parameters)
+        return Rows(cursor.fetchall() if cursor.description else [], cursor.rowcount)
 
     def begin(self, driver: Any) -> None:
         """Set for one transaction what a session behind pgbouncer cannot be told."""
@@ -94,27 +95,6 @@ class Postgres:
             return LedgerBusy(f"The ledger is busy with the same jobs: {cause}. Nothing was accepted.")
         gone = isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)) and not state
         return unavailable(cause) if gone or state.startswith(UNAVAILABLE) else error
-
-
-class Rows:
-    """What a statement answered; as much of SQLAlchemy's result as we use."""
-
-    __slots__ = ("_rows", "rowcount")
-
-    def __init__(self, cursor: "psycopg.Cursor[Any]") -> None:
-        self._rows: list[Any] = cursor.fetchall() if cursor.description else []
-        self.rowcount = cursor.rowcount
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._rows)
-
-    def all(self) -> list[Any]:
-        """Return all rows."""
-        return self._rows
-
-    def first(self) -> Any:
-        """Return the first row, or None."""
-        return self._rows[0] if self._rows else None
 
 
 def _check(connection: Any, _record: object, _proxy: object) -> None:

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from celeriac.errors import CeleriacError
-from celeriac.ledger.dialects.dialect import driver_within, full, unavailable
+from celeriac.ledger.dialects.dialect import Rows, driver_within, full, unavailable
 
 UNAVAILABLE = (
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
@@ -35,7 +35,7 @@ class SQLite:
 
     def __init__(self, url: str) -> None:
         # isolation_level=None: the BEGIN below is the only one.
-        arguments = {"check_same_thread": False, "timeout": 30, "isolation_level": None}
+        arguments = {"check_same_thread": False, "timeout": 30, "isolation_level": None, "cached_statements": 512}
         self.writer = create_engine(url, poolclass=NullPool, connect_args=arguments)
         self.reader = create_engine(url, poolclass=QueuePool, pool_size=8, max_overflow=24, connect_args=arguments)
         for engine, begin in ((self.writer, "BEGIN IMMEDIATE"), (self.reader, "BEGIN")):
@@ -49,11 +49,16 @@ class SQLite:
         """Whether this very thread is in a write transaction."""
         return self.turn.mine
 
-    def run(self, driver: Any, text: str, parameters: dict[str, Any]) -> "Rows":
+    def run(self, driver: Any, text: str, parameters: Any) -> Rows:
         """Execute a statement on the driver."""
         cursor = driver.cursor()
         cursor.row_factory = None  # a caller's own connection may have another
-        return Rows(cursor.execute(text, parameters))
+        cursor.execute(text, parameters)
+        if cursor.description is None:
+            return Rows([], cursor.rowcount)
+        row = _row_type(tuple(column[0] for column in cursor.description))
+        rows = [row(*values) for values in cursor.fetchall()]
+        return Rows(rows, cursor.rowcount)
 
     def begin(self, driver: Any) -> None:
         """Do nothing: see `_begin_with`."""
@@ -80,28 +85,6 @@ class SQLite:
             return full()
         gone = isinstance(error, DBAPIError) and error.connection_invalidated
         return unavailable(cause) if primary in UNAVAILABLE or gone else error
-
-
-class Rows:
-    """What a statement answered, read through the driver; as much of SQLAlchemy's result as we use."""
-
-    __slots__ = ("_rows", "rowcount")
-
-    def __init__(self, cursor: sqlite3.Cursor) -> None:
-        row = _row_type(tuple(column[0] for column in cursor.description)) if cursor.description else None
-        self._rows = [] if row is None else [row(*values) for values in cursor.fetchall()]
-        self.rowcount = cursor.rowcount
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._rows)
-
-    def all(self) -> list[Any]:
-        """Return all rows."""
-        return self._rows
-
-    def first(self) -> Any:
-        """Return the first row, or None."""
-        return self._rows[0] if self._rows else None
 
 
 @cache

@@ -8,11 +8,11 @@ it holds for a cancel, an expiry and a rescue as well. `revive.py` takes it back
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
-from celeriac.jobs import ErrorCode, Failure, Message, Submission, preview
+from celeriac.jobs import ErrorCode, Failure, Message, Submission
 from celeriac.ledger.sql import Sql, as_json
 from celeriac.ledger.store import Transaction
 from celeriac.states import State
@@ -21,6 +21,11 @@ _BODIES = Sql(
     "SELECT jobs.key, jobs.id, jobs.queue, jobs.owner, jobs.root, payloads.body"
     " FROM payloads JOIN jobs ON jobs.key = payloads.job WHERE payloads.job IN ({each_int})"
 )
+
+
+# What was given up: a job's id -> that of the job because of which.
+Taken: TypeAlias = dict[str, str]
+ALSO_MOST = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,20 @@ def links_behind(job: GivenUp) -> list[Submission]:
     return [_given_up(link, job) for link in links(job.body)]
 
 
+def tell(tx: Transaction, taken: Taken, ended: Mapping[str, tuple[int, int]]) -> None:
+    """Add to the last events of jobs (by id: key and number of the event) what was given up because of them."""
+    also: dict[str, list[str]] = {}
+    for id, cause in taken.items():
+        for _ in taken:  # up to the one that began it
+            if cause in ended or cause not in taken:
+                break
+            cause = taken[cause]
+        also.setdefault(cause, []).append(id)
+    for cause in also.keys() & ended.keys():
+        key, number = ended[cause]
+        tx.amend(key, number, also=also[cause][:ALSO_MOST], also_count=len(also[cause]))
+
+
 def links(body: str) -> Iterator[dict[str, Any]]:
     """Yield the signatures that follow in the chain of a task message, nearest first.
 
@@ -76,10 +95,11 @@ def _given_up(link: dict[str, Any], job: GivenUp) -> Submission:
     if failure is not None:
         why = f"{why}: {failure.message}"[:2000]
     headers = {"task": task, "id": id, "root_id": job.root, "parent_id": job.id, "retries": 0}
+    # No preview of arguments: what of them is secret only the app knows (app/redaction.py).
     return Submission(
         id=id, task=task, queue=options.get("queue") or job.queue, owner=job.owner,
         message=Message(as_json(headers), "{}", as_json([link.get("args") or [], keywords, {}])),
-        args=preview(keywords), parent=job.id, root=job.root, group=group, group_index=options.get("group_index"),
+        parent=job.id, root=job.root, group=group, group_index=options.get("group_index"),
         chord=group if options.get("chord") else None, ends_as=job.state, existing_ok=True,
         failure=Failure(ErrorCode.UPSTREAM, failure.type if failure else "Upstream", why,
                         celery=failure.celery if failure else None),

@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from celeriac import clock
-from celeriac.jobs import CHORD_RESULTS, Chord, ErrorCode, Failure, Message, Submission
-from celeriac.ledger.moves.abandon import GivenUp, links_behind
+from celeriac.jobs import CHORD_RESULTS, Chord, ErrorCode, Failure, Message, Receipt, Submission
+from celeriac.ledger.moves.abandon import GivenUp, Taken, links_behind
+from celeriac.ledger.moves.errbacks import call_for_given_up
 from celeriac.ledger.moves.submit import submit
 from celeriac.ledger.sql import Sql, as_json
 from celeriac.ledger.store import Transaction
@@ -30,7 +31,7 @@ _PARTS = Sql(
     " ON CONFLICT DO NOTHING",
     chord="text", job="text", part="int", result="text",
 )  # fmt: skip
-_UNFIRED = Sql("SELECT id, size, body FROM chords WHERE fired_at IS NULL AND id IN ({each}) {lock_row}")
+_UNFIRED = Sql("SELECT id, size, body FROM chords WHERE fired_at IS NULL AND id IN ({each}) ORDER BY id {lock_row}")
 _FIRED = Sql("UPDATE chords SET fired_at = :now WHERE id IN ({each})")
 _RESULTS = Sql("SELECT chord, result FROM chord_parts WHERE chord IN ({each}) ORDER BY chord, part, job")
 _SIZES = Sql("SELECT chord, COUNT(*) AS parts FROM chord_parts WHERE chord IN ({each}) GROUP BY chord")
@@ -66,10 +67,13 @@ def open_chord(tx: Transaction, chords: Sequence[Chord]) -> list[Exception | Non
     return [None] * len(chords)
 
 
-def settle(tx: Transaction, ends: Sequence[End]) -> None:
-    """Count the ended members and fire what is complete; a member that did not succeed fails the body."""
+def settle(tx: Transaction, ends: Sequence[End]) -> Taken:
+    """Count the ended members and fire what is complete; a member that did not succeed fails the body.
+
+    Returns what was given up that way.
+    """
     if not ends:
-        return
+        return {}
     parts = [
         {"chord": end.chord, "job": end.job, "part": end.part, "result": end.result}
         for end in ends
@@ -78,9 +82,9 @@ def settle(tx: Transaction, ends: Sequence[End]) -> None:
     if parts:
         tx.run(_PARTS, rows=parts)
     broken = {end.chord: end for end in ends if end.state is not State.SUCCEEDED}
-    if broken:
-        _fail(tx, broken)
+    taken = _fail(tx, broken) if broken else {}
     _fire_complete(tx, list({end.chord for end in ends} - set(broken)))
+    return taken
 
 
 def _fire_complete(tx: Transaction, ids: list[str]) -> None:
@@ -120,11 +124,12 @@ def _filled(chord: Chord, results: str) -> Chord:
     return replace(chord, body=tuple(filled(submission) for submission in chord.body))
 
 
-def _fail(tx: Transaction, broken: dict[str, End]) -> None:
+def _fail(tx: Transaction, broken: dict[str, End]) -> Taken:
     """Record the bodies of chords that can no longer complete as failed, without running them."""
     waiting = [row for row in tx.run(_UNFIRED, each=list(broken)) if row.body]
+    taken: Taken = {}
     if not waiting:
-        return
+        return taken
     tx.run(_FIRED, each=[row.id for row in waiting], now=clock.micros())
     for row in waiting:
         end = broken[row.id]
@@ -136,15 +141,19 @@ def _fail(tx: Transaction, broken: dict[str, End]) -> None:
         chord = _decode(row.body)
         if chord.chords:
             open_chord(tx, chord.chords)
-        submit_failed(
-            tx, [replace(submission, failure=failure, ends_as=end.state, existing_ok=True) for submission in chord.body]
-        )
+        body = [replace(item, failure=failure, ends_as=end.state, existing_ok=True) for item in chord.body]
+        taken |= submit_failed(tx, body, end.job)
+        call_for_given_up(tx, body)
+    return taken
 
 
-def submit_failed(tx: Transaction, submissions: Sequence[Submission]) -> None:
-    """Record jobs that will never run, with the links behind them, and tell the chords they are members of."""
+def submit_failed(tx: Transaction, submissions: Sequence[Submission], because: str | None = None) -> Taken:
+    """Record jobs that will never run, with the links behind them, and tell the chords they are members of.
+
+    Returns what was given up that way: because of one job, or each because of its parent.
+    """
     if not submissions:
-        return
+        return {}
     behind = [
         link
         for item in submissions
@@ -152,9 +161,13 @@ def submit_failed(tx: Transaction, submissions: Sequence[Submission]) -> None:
             GivenUp(item.id, item.queue, item.owner, item.root, item.message.body, item.ends_as, item.failure)
         )
     ]
+    causes = {item.id: because or item.parent or "" for item in submissions}
+    causes |= {link.id: link.parent or "" for link in behind}
     submissions = [*submissions, *behind]
-    submit(tx, submissions)
-    settle(tx, [
+    receipts = submit(tx, submissions)
+    # Without a key it was there before: given up long ago, or ended by itself.
+    new = {answer.id: causes[answer.id] for answer in receipts if isinstance(answer, Receipt) and answer.key}
+    return new | settle(tx, [
         End(item.id, item.chord, item.group_index or 0, item.ends_as, None, item.failure)
         for item in submissions
         if item.chord

@@ -9,7 +9,7 @@ from typing import Any
 
 from celeriac import clock
 from celeriac.jobs import Claimed, ClaimRequest, Kind, Message
-from celeriac.ledger.sql import Sql
+from celeriac.ledger.sql import Sql, as_json
 from celeriac.ledger.store import Transaction
 from celeriac.states import State
 
@@ -38,12 +38,14 @@ def claim(tx: Transaction, requests: Sequence[ClaimRequest]) -> list[list[Claime
 def _claim(tx: Transaction, request: ClaimRequest) -> list[Claimed]:
     now = clock.micros()
     taken: list[Any] = []
-    for queue in request.queues:
-        left = request.limit - len(taken)
-        if left <= 0:
-            break
-        rows = tx.run(_CLAIM, each=request.tasks, worker=request.worker, queue=queue, now=now, most=left).all()
-        taken += sorted(rows, key=lambda row: (-row.priority, row.key))
+    for tasks, limit in (*((as_json([task]), 1) for task in request.one_each), (request.tasks, request.limit)):
+        most = min(limit, request.limit - len(taken))
+        for queue in request.queues:
+            if most <= 0:
+                break
+            rows = tx.run(_CLAIM, each=tasks, worker=request.worker, queue=queue, now=now, most=most).all()
+            taken += sorted(rows, key=lambda row: (-row.priority, row.key))
+            most -= len(rows)
     if not taken:
         return []
     keys = [row.key for row in taken]

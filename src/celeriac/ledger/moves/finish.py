@@ -11,8 +11,9 @@ from typing import Any
 
 from celeriac.failpoints import failpoint
 from celeriac.jobs import ErrorCode, Failure, Kind, Note, Outcome, Start
-from celeriac.ledger.moves.abandon import behind
+from celeriac.ledger.moves.abandon import Taken, behind, tell
 from celeriac.ledger.moves.chords import End, open_chord, settle, submit_failed
+from celeriac.ledger.moves.errbacks import call_for_lost
 from celeriac.ledger.moves.submit import submit
 from celeriac.ledger.sql import Sql
 from celeriac.ledger.store import Transaction
@@ -42,7 +43,7 @@ _HELD = Sql(
 _END = Sql(
     "UPDATE jobs SET state = v.state, number = jobs.number + v.events, executions = jobs.executions + v.executions,"
     " deaths = jobs.deaths + v.deaths, started_at = v.started_at, finished_at = v.finished_at,"
-    " run_at = COALESCE(v.run_at, jobs.run_at),"
+    " run_at = CASE WHEN v.state = 'retrying' THEN v.run_at ELSE COALESCE(v.run_at, jobs.run_at) END,"
     " claimed_at = CASE WHEN v.finished_at IS NULL THEN NULL ELSE jobs.claimed_at END,"
     " worker = CASE WHEN v.finished_at IS NULL THEN NULL ELSE jobs.worker END,"
     " result = v.result, error_code = v.error_code, error_type = v.error_type, error_message = v.error_message,"
@@ -54,9 +55,9 @@ _END = Sql(
     task="text", queue="text", priority="int",
 )  # fmt: skip
 _END_PAYLOAD = Sql(
-    "UPDATE payloads SET result = v.result, traceback = v.traceback, exception = v.exception FROM {rows}"
-    " WHERE payloads.job = v.key",
-    key="int", result="text", traceback="text", exception="text",
+    "UPDATE payloads SET result = v.result, traceback = v.traceback, exception = v.exception,"
+    " celery_meta = v.children FROM {rows} WHERE payloads.job = v.key",
+    key="int", result="text", traceback="text", exception="text", children="text",
 )  # fmt: skip
 _NEXT_MESSAGE = Sql(
     "UPDATE payloads SET headers = v.headers, properties = v.properties, body = v.body FROM {rows}"
@@ -132,6 +133,8 @@ def decide(outcome: Outcome, held: Held, max_deaths: int) -> Outcome:
             return _failed(outcome, replace(failure, code=ErrorCode.QUARANTINED, message=message), Kind.QUARANTINED)
     if failure is not None and held.max_attempts is not None and executions >= held.max_attempts:
         return _failed(outcome, failure)
+    if outcome.replaced:  # it goes on as what it sends, and waits for the last of it (revive.py)
+        return outcome
     if outcome.state is State.RETRYING and outcome.run_at is None:  # countdown=0 is no time to Celery, yet due
         outcome = replace(outcome, run_at=outcome.at)
     return replace(outcome, sends=(), chords=())  # it goes on: nothing follows it yet
@@ -165,9 +168,13 @@ def finish(tx: Transaction, outcomes: Sequence[Outcome]) -> list[bool | Exceptio
     if accepted:
         _write(tx, accepted)
         failpoint("finish-before-links")
-        _send_on(tx, [outcome for outcome, _ in accepted])
+        taken = _send_on(tx, [outcome for outcome, _ in accepted])
         failpoint("finish-before-chords")
-        settle(tx, [_end(outcome, holder) for outcome, holder in accepted if is_final(outcome.state) and holder.chord])
+        ends = [_end(outcome, holder) for outcome, holder in accepted if is_final(outcome.state) and holder.chord]
+        taken |= settle(tx, ends)
+        if taken:
+            numbers = {item.id: (item.key, tx.ends[item.id]) for item, _ in accepted if is_final(item.state)}
+            tell(tx, taken, numbers)
     return answers
 
 
@@ -193,7 +200,7 @@ def _write(tx: Transaction, accepted: list[tuple[Outcome, Held]]) -> None:
         })  # fmt: skip
         if outcome.result is not None or failure is not None:
             payloads.append({"key": held.key, "result": outcome.result, "traceback": failure and failure.traceback,
-                             "exception": failure and failure.celery})  # fmt: skip
+                             "exception": failure and failure.celery, "children": outcome.children})  # fmt: skip
         if outcome.message is not None and not final:
             message = outcome.message
             messages.append({"key": held.key, "headers": message.headers, "properties": message.properties,
@@ -218,7 +225,7 @@ def _tell(tx: Transaction, outcome: Outcome, number: int) -> None:
         tx.wait_until(outcome.run_at)
 
 
-def _send_on(tx: Transaction, outcomes: Sequence[Outcome]) -> None:
+def _send_on(tx: Transaction, outcomes: Sequence[Outcome]) -> Taken:
     """Submit what the accepted attempts sent, and give up what was to follow those without success."""
     chords = [chord for outcome in outcomes for chord in outcome.chords]
     if chords:
@@ -231,7 +238,8 @@ def _send_on(tx: Transaction, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes
         if is_final(outcome.state) and outcome.state is not State.SUCCEEDED
     }
-    submit_failed(tx, behind(tx, given_up))
+    call_for_lost(tx, given_up)
+    return submit_failed(tx, behind(tx, given_up))
 
 
 def _end(outcome: Outcome, held: Held) -> End:

@@ -13,9 +13,18 @@ import msgspec
 
 from celeriac import clock
 from celeriac.access import Permission, Principal
-from celeriac.errors import Forbidden, JobFinal, JobNeverRan, JobNotFinal, JobNotFound, JobSucceeded
+from celeriac.errors import (
+    Forbidden,
+    JobFinal,
+    JobNeverRan,
+    JobNotFinal,
+    JobNotFound,
+    JobObserved,
+    JobSucceeded,
+    TaskNotAllowed,
+)
 from celeriac.jobs import ErrorCode, Kind
-from celeriac.ledger.moves.abandon import behind
+from celeriac.ledger.moves.abandon import behind, tell
 from celeriac.ledger.moves.chords import End, settle, submit_failed
 from celeriac.ledger.moves.revive import unfire
 from celeriac.ledger.sql import Sql, as_json
@@ -23,8 +32,9 @@ from celeriac.ledger.store import Transaction
 from celeriac.states import State, is_final
 
 _JOBS = Sql(
-    "SELECT key, id, state, queue, task, owner, number, worker, chord, group_index, cancel_requested_at, error_code"
-    " FROM jobs WHERE id IN ({each}) {lock_row}"
+    "SELECT key, id, state, queue, task, owner, number, worker, chord, group_index, cancel_requested_at,"
+    " error_code, observed"
+    " FROM jobs WHERE id IN ({each}) {lock}"
 )
 _CANCEL = Sql(
     "UPDATE jobs SET state = 'cancelled', number = number + 1, finished_at = :now, cancel_requested_at = :now,"
@@ -56,14 +66,14 @@ class Asked:
 def cancel(tx: Transaction, requests: Sequence[Asked]) -> list[State | Exception]:
     """Cancel jobs. Answers CANCELLED for those that waited, RUNNING for those whose worker was told.
 
-    Errors: JobNotFound, Forbidden, JobFinal.
+    Errors: JobNotFound, Forbidden, JobFinal, JobObserved.
     """
     rows = _found(tx, requests)
     waiting: dict[int, Any] = {}
     running: dict[int, Any] = {}
     answers: list[State | Exception] = []
     for request in requests:
-        answer = _refusal(request, rows, lambda row: JobFinal(row.id, row.state) if is_final(row.state) else None)
+        answer = _refusal(request, rows, _not_cancellable)
         if answer is None:
             row = rows[request.id]
             answer = State.RUNNING if row.state == State.RUNNING else State.CANCELLED
@@ -85,10 +95,10 @@ def cancel_waiting(tx: Transaction, rows: Sequence[Any], code: str | None) -> No
         tx.count(row.state, row.queue, row.task, -1)
         tx.count(State.CANCELLED, row.queue, row.task, 1)
         tx.ends[row.id] = row.number + 1
-    submit_failed(tx, behind(tx, {row.key: (State.CANCELLED, None) for row in rows}))
-    settle(tx, [
+    taken = submit_failed(tx, behind(tx, {row.key: (State.CANCELLED, None) for row in rows})) | settle(tx, [
         End(row.id, row.chord, row.group_index or 0, State.CANCELLED, None, None) for row in rows if row.chord
     ])  # fmt: skip
+    tell(tx, taken, {row.id: (row.key, row.number + 1) for row in rows})
 
 
 def _ask_workers(tx: Transaction, rows: Sequence[Any]) -> None:
@@ -105,13 +115,15 @@ def reopen(tx: Transaction, requests: Sequence[Asked]) -> list[State | Exception
     """Send failed or cancelled jobs through again under the same id. Answers QUEUED.
 
     The counts of executions, worker deaths and Celery retries begin anew; an expiry is dropped.
-    Errors: JobNotFound, Forbidden, JobNotFinal, JobSucceeded, JobNeverRan.
+    Errors: JobNotFound, Forbidden, TaskNotAllowed, JobNotFinal, JobSucceeded, JobNeverRan, JobObserved.
     """
     rows = _found(tx, requests)
     chosen = {}
     answers: list[State | Exception] = []
     for request in requests:
         answer = _refusal(request, rows, _not_reopenable)
+        if answer is None and not request.principal.may_run(rows[request.id].task):
+            answer = TaskNotAllowed(rows[request.id].task, request.principal.tasks, "")
         if answer is None:
             chosen[rows[request.id].key] = rows[request.id]
         answers.append(answer or State.QUEUED)
@@ -137,7 +149,15 @@ def _renew_payloads(tx: Transaction, keys: list[int]) -> None:
     tx.run(_RENEW_PAYLOADS, rows=renewed)
 
 
+def _not_cancellable(row: Any) -> Exception | None:
+    if is_final(row.state):
+        return JobFinal(row.id, row.state)
+    return JobObserved(row.id) if row.observed else None
+
+
 def _not_reopenable(row: Any) -> Exception | None:
+    if row.observed:
+        return JobObserved(row.id)
     if row.state == State.SUCCEEDED:
         return JobSucceeded(row.id)
     if row.error_code == ErrorCode.UPSTREAM:

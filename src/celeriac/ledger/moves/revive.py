@@ -1,8 +1,9 @@
-"""Revive: a job that was given up because the one before it failed gets its turn after all.
+"""Revive: a job whose row is there already gets its message, or its end, from what runs before it.
 
-When a link of a chain or a member of a chord fails, what waits for it is recorded as failed
-without having run. If a person opens the failed one again and it succeeds, the next link or
-the body is submitted under the id it always had: here its row is opened with its real message.
+Two kinds of rows wait so. A link of a chain or the body of a chord that was given up is recorded as
+failed without having run; when a person opens the failed job before it and that succeeds, it is submitted
+under the id it always had. And a job that replaced itself by a canvas (`Task.replace`) waits as `retrying`,
+without a time, until the last task of that canvas is submitted under its id, or given up.
 """
 
 from collections.abc import Sequence
@@ -13,20 +14,21 @@ from celeriac.ledger.sql import Sql
 from celeriac.ledger.store import Transaction
 from celeriac.states import State
 
-_NEVER_RAN = Sql(
-    "SELECT key, id, state, queue, task, number, created_at FROM jobs"
-    " WHERE id IN ({each}) AND error_code = 'upstream-failed' {lock_row}"
+_WAIT = Sql(
+    "SELECT key, id, state, queue, task, number, created_at FROM jobs WHERE id IN ({each})"
+    " AND (error_code = 'upstream-failed' OR (state = 'retrying' AND run_at IS NULL)) {lock}"
 )
 _REVIVE = Sql(
-    "UPDATE jobs SET state = v.state, number = jobs.number + 1, task = v.task, queue = v.queue, args = v.args,"
-    " priority = v.priority, run_at = v.run_at, finished_at = NULL,"
-    " error_code = NULL, error_type = NULL, error_message = NULL FROM {rows} WHERE jobs.key = v.key",
-    key="int", state="text", task="text", queue="text", args="text", priority="int", run_at="int",
+    "UPDATE jobs SET state = v.state, number = v.number, task = v.task, queue = v.queue, args = v.args,"
+    " priority = v.priority, run_at = v.run_at, finished_at = v.finished_at,"
+    " error_code = v.code, error_type = v.type, error_message = v.message FROM {rows} WHERE jobs.key = v.key",
+    key="int", state="text", number="int", task="text", queue="text", args="text", priority="int", run_at="int",
+    finished_at="int", code="text", type="text", message="text",
 )  # fmt: skip
-_MESSAGE = Sql(
+_PAYLOAD = Sql(
     "UPDATE payloads SET headers = v.headers, properties = v.properties, body = v.body, traceback = NULL,"
-    " exception = NULL FROM {rows} WHERE payloads.job = v.key",
-    key="int", headers="text", properties="text", body="text",
+    " exception = v.exception FROM {rows} WHERE payloads.job = v.key",
+    key="int", headers="text", properties="text", body="text", exception="text",
 )  # fmt: skip
 _UNFIRE = Sql(
     "UPDATE chords SET fired_at = NULL"
@@ -35,30 +37,25 @@ _UNFIRE = Sql(
 
 
 def revive(tx: Transaction, submissions: Sequence[Submission], now: int) -> dict[str, Receipt]:
-    """Open those of these jobs that never ran, with the messages they have now; return their receipts by id."""
-    wanted = {submission.id: submission for submission in submissions if submission.failure is None}
-    found = tx.run(_NEVER_RAN, each=list(wanted)).all() if wanted else []
-    if not found:
-        return {}
-    rows, messages, receipts = [], [], {}
+    """Open those of these jobs that wait so, or end those that are given up; return their receipts by id."""
+    wanted = {submission.id: submission for submission in submissions}
+    found = tx.run(_WAIT, each=list(wanted)).all() if wanted else []
+    rows, payloads, receipts = [], [], {}
     for row in found:
         submission = wanted[row.id]
-        waits = submission.run_at is not None and submission.run_at > now
-        state = State.SCHEDULED if waits else State.QUEUED
-        rows.append(_columns(row.key, state, submission))
-        message = submission.message
-        messages.append({"key": row.key, "headers": message.headers, "properties": message.properties,
-                         "body": message.body})  # fmt: skip
+        if submission.failure is not None and row.state != State.RETRYING:
+            continue  # it has been given up before
+        state = _state(submission, row.state, now)
+        number = row.number + (row.state != State.RETRYING or submission.failure is not None)
+        rows.append(_columns(row.key, number, state, submission, now))
+        message, failure = submission.message, submission.failure
+        payloads.append({"key": row.key, "headers": message.headers, "properties": message.properties,
+                         "body": message.body, "exception": failure and failure.celery})  # fmt: skip
         receipts[row.id] = Receipt(row.id, row.key, state, row.created_at)
-        tx.record(row.key, row.number + 1, now, Kind.REOPENED)
-        tx.count(row.state, row.queue, row.task, -1)
-        tx.count(state, submission.queue, submission.task, 1)
-        if waits:
-            tx.wait_until(submission.run_at)
-        else:
-            tx.wakes.add(submission.queue)
-    tx.run(_REVIVE, rows=rows)
-    tx.run(_MESSAGE, rows=messages)
+        _tell(tx, row, number, state, submission, now)
+    if rows:
+        tx.run(_REVIVE, rows=rows)
+        tx.run(_PAYLOAD, rows=payloads)
     return receipts
 
 
@@ -67,8 +64,34 @@ def unfire(tx: Transaction, keys: Sequence[int]) -> None:
     tx.run(_UNFIRE, each=list(keys))
 
 
-def _columns(key: int, state: State, submission: Submission) -> dict[str, Any]:
+def _state(submission: Submission, before: str, now: int) -> State:
+    if submission.failure is not None:
+        return submission.ends_as
+    if submission.run_at is None or submission.run_at <= now:
+        return State.QUEUED
+    return State.RETRYING if before == State.RETRYING else State.SCHEDULED
+
+
+def _tell(tx: Transaction, row: Any, number: int, state: State, submission: Submission, now: int) -> None:
+    tx.count(row.state, row.queue, row.task, -1)
+    tx.count(state, submission.queue, submission.task, 1)
+    if submission.failure is not None:
+        tx.record(row.key, number, now, Kind(state), {"code": submission.failure.code})
+        tx.ends[row.id] = number
+        return
+    if row.state != State.RETRYING:
+        tx.record(row.key, number, now, Kind.REOPENED)
+    if state is State.QUEUED:
+        tx.wakes.add(submission.queue)
+    else:
+        tx.wait_until(submission.run_at)
+
+
+def _columns(key: int, number: int, state: State, submission: Submission, now: int) -> dict[str, Any]:
+    failure = submission.failure
     return {
-        "key": key, "state": state, "task": submission.task, "queue": submission.queue, "args": submission.args,
-        "priority": submission.priority, "run_at": submission.run_at,
+        "key": key, "state": state, "number": number, "task": submission.task, "queue": submission.queue,
+        "args": submission.args, "priority": submission.priority, "run_at": submission.run_at,
+        "finished_at": now if failure else None, "code": failure and failure.code, "type": failure and failure.type,
+        "message": failure and failure.message,
     }  # fmt: skip

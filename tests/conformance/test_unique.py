@@ -1,0 +1,148 @@
+"""Unique jobs: one key, one job at a time, whoever asks at the same instant."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+
+from celeriac.jobs import Receipt, Unique
+from celeriac.ledger import Ledger, submit
+from celeriac.states import State
+from conformance.moves import accept, counted, end, failure, retry, running, select, submission, submit_all, success
+
+DAILY = Unique("daily", 0)
+HOURLY = Unique("hourly", 3600)
+
+
+def ask(ledger: Ledger, unique: Unique = DAILY, **changes) -> Receipt:
+    """Submit with a unique key."""
+    return ledger.do(submit, submission(unique=unique, **changes))
+
+
+def test_a_key_answers_the_job_it_stands_for(ledger: Ledger):
+    first = ask(ledger)
+    again = ask(ledger)
+
+    assert (again.id, again.key, again.created_at) == (first.id, first.key, first.created_at)
+    assert (first.duplicate, again.duplicate, again.replayed) == (False, True, False)
+    assert counted(ledger) == {("queued", "default", "add"): 1}
+
+
+def test_the_answer_says_the_state_of_now(ledger: Ledger):
+    job = running(ledger, unique=DAILY)
+    assert ask(ledger).state is State.RUNNING
+
+    end(ledger, retry(job, seconds=60))
+    assert ask(ledger).state is State.RETRYING
+
+
+@pytest.mark.parametrize("outcome", [success, failure])
+def test_a_job_that_has_ended_frees_its_key(ledger: Ledger, outcome):
+    job = running(ledger, unique=DAILY)
+    end(ledger, outcome(job))
+
+    fresh = ask(ledger)
+    assert (fresh.id != job.id, fresh.duplicate) == (True, False)
+    assert ask(ledger).id == fresh.id
+
+
+def test_within_its_window_a_key_stands_for_a_job_that_has_ended(ledger: Ledger, fake_clock):
+    job = running(ledger, unique=HOURLY)
+    end(ledger, success(job))
+
+    fake_clock.advance(3599)
+    assert (ask(ledger, HOURLY).id, ask(ledger, HOURLY).state) == (job.id, State.SUCCEEDED)
+    fake_clock.advance(1)
+    assert ask(ledger, HOURLY).id != job.id
+
+
+def test_a_job_that_goes_on_after_its_window_keeps_its_key(ledger: Ledger, fake_clock):
+    first = ask(ledger, HOURLY)
+    fake_clock.advance(7200)
+
+    assert ask(ledger, HOURLY).id == first.id
+
+
+@pytest.mark.parametrize("other", [{"owner": "bob"}, {"task": "other"}, {"unique": Unique("weekly")}])
+def test_a_key_belongs_to_its_owner_and_task(ledger: Ledger, other):
+    ids = {ask(ledger).id, ledger.do(submit, submission(**{"unique": DAILY, **other})).id}
+
+    assert len(ids) == 2
+
+
+def test_a_key_given_twice_in_one_batch_makes_one_job(ledger: Ledger):
+    receipts = submit_all(ledger, *(submission(unique=DAILY) for _ in range(3)), submission())
+
+    assert [receipt.duplicate for receipt in receipts] == [False, True, True, False]
+    assert len({receipt.id for receipt in receipts}) == 2
+    assert counted(ledger) == {("queued", "default", "add"): 2}
+
+
+def test_a_key_whose_job_was_pruned_is_free(ledger: Ledger):
+    ask(ledger, HOURLY)
+    with ledger.transaction() as tx:
+        tx.connection.exec_driver_sql("DELETE FROM jobs")
+        tx.count("queued", "default", "add", -1)
+
+    assert not ask(ledger, HOURLY).duplicate
+    assert ask(ledger, HOURLY).duplicate
+
+
+def test_an_idempotency_key_that_met_a_unique_job_answers_it_for_good(ledger: Ledger):
+    job = running(ledger, unique=DAILY)
+    asked = {"idempotency_key": "k", "fingerprint": "f"}
+    first, twin = submit_all(
+        ledger, submission(unique=DAILY, **asked), submission(unique=DAILY, idempotency_key="l", fingerprint="f")
+    )
+    end(ledger, success(job))
+    again = ask(ledger, **asked)
+
+    assert {first.id, twin.id, again.id} == {job.id}
+    assert again.replayed
+    assert select(ledger, "SELECT DISTINCT job FROM idempotency") == [(job.id,)]
+
+
+def test_a_key_outlives_the_process(ledger_url: str):
+    before = Ledger(ledger_url)
+    id = accept(before, unique=DAILY)
+    before.close()
+    after = Ledger(ledger_url)
+
+    assert ask(after).id == id
+    after.close()
+
+
+@pytest.mark.parametrize("processes", [1, 5])
+def test_fifty_at_the_same_instant_make_one_job(ledger: Ledger, ledger_url: str, processes: int):
+    ledgers = [Ledger(ledger_url) for _ in range(processes)]  # each stands for a process
+    ready = Barrier(50)
+
+    def one(place: int) -> Receipt:
+        ready.wait()
+        return ask(ledgers[place % processes])
+
+    with ThreadPoolExecutor(50) as pool:
+        receipts = list(pool.map(one, range(50)))
+    for opened in ledgers:
+        opened.close()
+
+    assert len({receipt.id for receipt in receipts}) == 1
+    assert sum(not receipt.duplicate for receipt in receipts) == 1
+    assert counted(ledger) == {("queued", "default", "add"): 1}
+
+
+def test_batches_with_the_same_keys_in_another_order_do_not_wait_for_each_other(ledger: Ledger, ledger_url: str):
+    keys = [Unique(f"k{place}") for place in range(200)]
+    other = Ledger(ledger_url)
+
+    def many(opened: Ledger, order: list[Unique]) -> list[Receipt]:
+        return submit_all(opened, *(submission(unique=unique) for unique in order))
+
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(many, ledger, keys)
+        two = pool.submit(many, other, keys[::-1])
+        receipts = [*one.result(), *two.result()]
+    other.close()
+
+    assert sum(not receipt.duplicate for receipt in receipts) == 200
+    assert counted(ledger) == {("queued", "default", "add"): 200}
