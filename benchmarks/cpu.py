@@ -39,12 +39,14 @@ def run(quick: bool) -> Result:
             opens["dramatiq, Redis"] = lambda: engines.dramatiq(python)
         else:
             notes.append("dramatiq was left out: it could not be installed from the package index.")
-        sides = {name: _side(open, jobs) for name, open in opens.items()}
+        sides = {name: side(open, jobs) for name, open in opens.items()}
         samples = alternate(sides, 2 if quick else 3)
     return Result("cpu", TITLE, MEASURES, samples, notes)
 
 
-def _side(open: Open, jobs: int) -> Callable[[], Sample]:
+def side(open: Open, jobs: int) -> Callable[[], Sample]:
+    """Return a round: fill the queue of a warm, stopped worker, and let it drain."""
+
     def measure() -> Sample:
         with open() as engine:
             engine.submit(WARM)

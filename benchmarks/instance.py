@@ -36,7 +36,7 @@ class Instance:
     def set_up(self) -> None:
         """Make the database and a token."""
         self.command("migrate")
-        self.token = self.command("token", "create", "--name", "benchmark", "--role", "admin").strip()
+        self.token = self.command("token", "create", "benchmark", "--role", "admin").strip()
 
     def command(self, *arguments: str) -> str:
         """Run a command to its end and return what it printed."""

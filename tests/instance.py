@@ -12,8 +12,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
+import kombu.pools
 
 from celeriac.access.principals import SYSTEM, Role
 from celeriac.app import Tasks, connect, load_app
@@ -53,13 +55,14 @@ def free_port() -> int:
 class Instance:
     """One home folder and the processes started on it."""
 
-    def __init__(self, home: Path, app: str = "jobs_for_tests:app", **environment: str) -> None:
+    def __init__(self, home: Path, app: str = "jobs_for_tests:app", database_url: str = "", **environment: str) -> None:
         self.home = home
         self.app = app
         self.port = free_port()
-        self.settings = load(home=home, port=self.port)
+        self.settings = load(home=home, port=self.port, database_url=database_url or None)
         self.environment = {
-            **os.environ, **FAST, "CELERIAC_HOME": str(home), "CELERIAC_PORT": str(self.port),
+            **os.environ, **FAST, "CELERIAC_HOME": str(home), "CELERIAC_DATABASE_URL": database_url,
+            "CELERIAC_PORT": str(self.port),
             "PYTHONPATH": str(TESTS), "RAN": str(home / "ran"), "PYTHONWARNINGS": "default", **environment,
         }  # fmt: skip
         self.processes: dict[str, subprocess.Popen] = {}
@@ -91,20 +94,11 @@ class Instance:
         return process
 
     def worker(
-        self, name: str = "one", queues: str = "default", concurrency: int = 2, wait: bool = True, **environment: str
-    ):
-        process = self.start(
-            name,
-            "worker",
-            environment.pop("app", self.app),
-            "-Q",
-            queues,
-            "-c",
-            str(concurrency),
-            "-n",
-            name,
-            **environment,
-        )
+        self, name: str = "one", queues: str = "default", concurrency: int = 2, wait: bool = True,
+        pool: str | None = None, **environment: str,
+    ):  # fmt: skip
+        arguments = ["-Q", queues, "-c", str(concurrency), "-n", name, *(["-P", pool] if pool else [])]
+        process = self.start(name, "worker", environment.pop("app", self.app), *arguments, **environment)
         if wait:
             until(lambda: process.poll() is not None or self.online(process.pid), f"worker {name}\n{self.log(name)}")
         return process
@@ -208,3 +202,20 @@ def instance(home: Path, **options: str) -> Iterator[Instance]:
         yield made
     finally:
         made.stop()
+
+
+@contextlib.contextmanager
+def program(house: Instance, app: Any, monkeypatch: Any) -> Iterator[None]:
+    """Let an app be what a program beside the instance has, for `.delay()`, `AsyncResult` and remote control."""
+    for name in ("CELERIAC_HOME", "CELERIAC_DATABASE_URL", "RAN"):
+        monkeypatch.setenv(name, house.environment.get(name, ""))
+
+    def begin_anew() -> None:  # its settings, and the connections that kombu keeps for the whole process
+        app.__dict__.pop("settings", None)
+        app._pool = app.amqp._producer_pool = None
+        kombu.pools.reset()
+
+    begin_anew()
+    yield
+    begin_anew()
+    os.environ.pop("RAN", None)

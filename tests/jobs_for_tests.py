@@ -1,5 +1,6 @@
 """Tasks that the flow and fault tests run in real workers. Each execution leaves a line in the file RAN."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -7,6 +8,7 @@ import time
 from typing import Any
 
 from celery import chain, chord, group
+from celery.exceptions import Ignore, SoftTimeLimitExceeded
 
 from celeriac import Celeriac, current
 
@@ -158,9 +160,92 @@ def replaced(self) -> None:
     raise self.replace(add.s(40, 2))
 
 
-@app.task(name="replaced_by_group", bind=True)
-def replaced_by_group(self) -> None:
-    raise self.replace(group(add.s(1, 1), add.s(2, 2)))
+@app.task(name="replaced_by", bind=True)
+def replaced_by(self, canvas: str) -> None:
+    canvases = {
+        "chain": lambda: chain(add.s(1, 1), add.s(10)),
+        "group": lambda: group(add.s(1, 1), add.s(2, 2)),
+        "chord": lambda: chord([add.s(1, 1), add.s(2, 2)], total.s()),
+        "failing chain": lambda: chain(fail.si("no"), add.s(10)),
+        "failing chord": lambda: chord([add.s(1, 1), fail.si("no")], total.s()),
+    }
+    raise self.replace(canvases[canvas]())
+
+
+@app.task(name="replaced_slowly", bind=True)
+def replaced_slowly(self) -> None:
+    raise self.replace(chain(sleep.si(1), add.si(1, 1)))
+
+
+@app.task(name="says", bind=True)
+def says(self, seconds: float = 0) -> str:
+    self.update_state(state="LOADING", meta={"current": 3, "total": 4})
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.02)
+    return "said"
+
+
+@app.task(name="declares_failure", bind=True)
+def declares_failure(self) -> None:
+    self.update_state(state="FAILURE", meta={"exc_type": "Refused", "exc_message": "not today"})
+    raise Ignore
+
+
+@app.task(name="slow_async")
+async def slow_async(seconds: float) -> str:
+    ran("slow_async")
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        ran("slow_async_closed")
+    return "awaited"
+
+
+@app.task(name="polls")
+def polls(seconds: float) -> str:
+    """Watch for a cancel without ever raising by itself."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not current.cancelled():
+        time.sleep(0.02)
+    return "polled"
+
+
+@app.task(name="soft_steps", soft_time_limit=0.2)
+def soft_steps() -> str:
+    try:
+        for _ in current.track(range(1000)):
+            time.sleep(0.02)
+    except SoftTimeLimitExceeded:
+        return "caught"
+    return "never"
+
+
+@app.task(name="sleep")
+def sleep(seconds: float) -> str:
+    ran("sleep")
+    time.sleep(seconds)
+    return "slept"
+
+
+@app.task(name="limited", rate_limit="2/s")
+def limited() -> float:
+    return time.time()
+
+
+@app.task(name="big")
+def big(megabytes: int) -> str:
+    return "x" * (megabytes * 1_000_000)
+
+
+@app.task(name="old_errback")
+def old_errback(id: str) -> None:
+    ran(f"old:{id}")
+
+
+@app.task(name="new_errback")
+def new_errback(request, error, traceback) -> None:
+    ran(f"new:{request.id}:{type(error).__name__}")
 
 
 def a_chain():

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "celeriac"
 
 # From the ground up: a part imports only from lines above its own; parts on one line are strangers.
 RANKS = """
-errors clock failpoints
+errors clock failpoints previews
 states
 jobs settings routing access
 ledger broker files current

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from web.house import House, house, unique
 
-from celeriac import client as module
-from celeriac.client import AsyncClient, Client, ClientError, Unreachable
+from celeriac.client import AsyncClient, Client, ClientError, Unreachable, submission
+from celeriac.client import calls as module
 from celeriac.errors import CannotStart
 
 
@@ -39,6 +39,39 @@ def test_a_job_is_submitted_watched_and_waited_for(client: Client, served: House
     assert [queue for queue in client.queues() if queue["name"] == job["queue"]]
     assert client.workers() == []
     assert "add" in [task["name"] for task in client.tasks()]
+
+
+def test_a_batch_is_accepted_whole_and_tells_how_far_it_is(client: Client):
+    queue = unique("queue")
+    made = client.submit_batch([submission("echo", [n], {"queue": queue}) for n in range(3)])
+    jobs = list(client.jobs(batch=made["batch"]["id"]))
+
+    assert [job["id"] for job in jobs] == [job["id"] for job in made["jobs"]][::-1]
+    assert client.batch(made["batch"]["id"])["size"] == 3
+    with pytest.raises(ClientError, match="/jobs/1/task"):
+        client.submit_batch([submission("echo"), submission("nothing")])
+
+
+def test_all_of_a_filter_is_cancelled_by_an_operation(client: Client):
+    queue = unique("queue")
+    client.submit("echo", queue=queue)
+    operation = client.cancel_all(queue=[queue])
+
+    assert (operation["kind"], operation["filter"]["queue"]) == ("cancel", [queue])
+    assert client.operation(operation["id"])["id"] == operation["id"]
+    with pytest.raises(ClientError, match="all"):
+        client.retry_all()
+    assert client.retry_all(everything=True)["kind"] == "retry"
+
+
+def test_a_queue_is_paused_and_resumed_whatever_its_name(client: Client):
+    name = unique("a/b c")
+
+    assert [client.pause(name)["paused"], client.resume(name)["paused"]] == [True, False]
+
+
+def test_the_whole_is_told_in_numbers(client: Client):
+    assert {"counts", "queues", "endings"} <= set(client.stats(minutes=5))
 
 
 def test_a_wait_that_takes_too_long_says_so(client: Client):
@@ -92,7 +125,7 @@ def test_the_async_client_does_the_same(served: House):
                 "cancelled",
                 "queued",
             ]
-            assert [await client.workers(), len(await client.tasks())] == [[], 4]
+            assert (await client.workers(), "add" in str(await client.tasks())) == ([], True)
             assert await client.queues()
             with pytest.raises(ClientError, match="no job"):
                 await client.job("nothing")
@@ -117,7 +150,7 @@ def test_address_and_token_come_from_the_home_folder(served: House, monkeypatch:
     served.settings.token_path.write_text(served.token() + "\n")
 
     with Client() as client:
-        assert len(client.tasks()) == 4
+        assert "add" in [task["name"] for task in client.tasks()]
 
 
 def test_address_and_token_come_from_the_environment(served: House, monkeypatch: pytest.MonkeyPatch):
@@ -125,7 +158,7 @@ def test_address_and_token_come_from_the_environment(served: House, monkeypatch:
     monkeypatch.setenv("CELERIAC_TOKEN", served.token())
 
     with Client() as client:
-        assert len(client.tasks()) == 4
+        assert "add" in [task["name"] for task in client.tasks()]
 
 
 def test_a_missing_token_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

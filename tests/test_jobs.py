@@ -79,8 +79,11 @@ def test_ids_are_uuids_of_version_7_that_sort_by_age():
 
 
 def test_what_is_passed_between_the_parts_is_frozen():
+    """Submission and its like are so for the type checker alone (`jobs.record`); they take no other fields."""
     with pytest.raises(FrozenInstanceError):
-        submission().queue = "other"
+        Filter().q = "other"
+    with pytest.raises(AttributeError):
+        submission().colour = "red"
     assert not hasattr(submission(), "__dict__")
     assert "id" in {field.name for field in fields(Submission)}
 

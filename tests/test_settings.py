@@ -61,6 +61,24 @@ def test_a_wrong_value_is_told_with_its_variable(monkeypatch: pytest.MonkeyPatch
         load()
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("PORT", "x", "CELERIAC_PORT: 'x' is not a whole number"),
+        ("PORT", "70000", "CELERIAC_PORT: 70000 is too large; the most is 65,535"),
+        ("BEAT_SECONDS", "0", "CELERIAC_BEAT_SECONDS: 0 is too small; it must be more than 0"),
+        ("METRICS", "maybe", "CELERIAC_METRICS: 'maybe' is neither true nor false"),
+        ("ALLOWED_HOSTS", "a.example", "CELERIAC_ALLOWED_HOSTS is not a JSON list"),
+    ],
+)
+def test_a_wrong_value_is_told_in_plain_words(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, told: str):
+    monkeypatch.setenv(f"CELERIAC_{variable}", value)
+
+    with pytest.raises(CannotStart) as caught:
+        load()
+    assert told in str(caught.value)
+
+
 def test_all_wrong_values_are_told_at_once():
     with pytest.raises(CannotStart, match=r"CELERIAC_PORT: .*; CELERIAC_MAX_DEATHS: "):
         load(port=-1, max_deaths=0)
@@ -116,9 +134,34 @@ def test_a_lease_shorter_than_three_beats_is_refused():
         load(lease_seconds=2, beat_seconds=1)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"broker_url": "redis://x"}, {"files_url": "s3://x"}, {"database_url": "postgresql://x"}]
-)
+@pytest.mark.parametrize("wrong", [{"broker_url": "redis://x"}, {"files_url": "s3://x"}])
 def test_what_this_version_cannot_do_is_refused_and_not_ignored(wrong: dict[str, str]):
     with pytest.raises(CannotStart, match="in this version"):
+        load(**wrong)
+
+
+def test_postgres_is_spoken_to_by_psycopg_however_its_url_begins():
+    for scheme in ("postgres", "postgresql", "postgresql+psycopg"):
+        settings = load(database_url=f"{scheme}://me@db/jobs")
+        assert settings.ledger_url == "postgresql+psycopg://me@db/jobs"
+        assert settings.announcements_url == "postgresql://me@db/jobs"
+
+
+def test_behind_a_pgbouncer_nothing_is_prepared_and_the_server_itself_is_listened_to():
+    settings = load(database_url="postgresql://me@bouncer/jobs?a=b", database_direct_url="postgresql://me@db/jobs")
+
+    assert settings.ledger_url == "postgresql+psycopg://me@bouncer/jobs?a=b&prepare_threshold=0"
+    assert settings.announcements_url == "postgresql://me@db/jobs"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"database_url": "mysql://x"},
+        {"database_direct_url": "postgresql://x"},
+        {"database_url": "postgresql://x", "database_direct_url": "redis://x"},
+    ],
+)
+def test_another_database_is_refused(wrong: dict[str, str]):
+    with pytest.raises(CannotStart, match=r"postgresql://|goes with"):
         load(**wrong)

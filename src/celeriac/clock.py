@@ -2,28 +2,36 @@
 
 Ledger columns hold whole microseconds since the epoch; people and the API see
 aware UTC datetimes. Leases are judged by `monotonic`, never by the wall clock.
-Tests replace `now` to make time pass.
+`shift` lets time pass in a process that tests.
 """
 
 import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
+_shift = 0  # microseconds
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+MICROSECOND = timedelta(microseconds=1)
 
 monotonic = time.monotonic
-
-
-def now() -> datetime:
-    """Return the current moment as an aware UTC datetime."""
-    return datetime.now(UTC)
 
 
 def micros(moment: datetime | None = None) -> int:
     """Return a moment (default: now) as whole microseconds since the epoch."""
     if moment is None:
-        return time.time_ns() // 1000
-    return (moment - _EPOCH) // _MICROSECOND
+        return time.time_ns() // 1000 + _shift
+    return (moment - _EPOCH) // MICROSECOND
+
+
+def shift(micros: int) -> None:
+    """Put the clock of this process forward (or back); for tests."""
+    global _shift
+    _shift += micros
+
+
+def shifted() -> timedelta:
+    """Return by how much the clock was put forward."""
+    return _shift * MICROSECOND
 
 
 def moment(stamp: int) -> datetime:
@@ -41,4 +49,12 @@ def parsed(text: str | None) -> int | None:
 
 def rfc3339(stamp: int | None) -> str | None:
     """Return microseconds since the epoch as RFC 3339 in UTC, or None for None."""
-    return None if stamp is None else moment(stamp).isoformat().replace("+00:00", "Z")
+    if stamp is None:
+        return None
+    seconds, fraction = divmod(stamp, 1_000_000)
+    return f"{_second(seconds)}.{fraction:06d}Z" if fraction else f"{_second(seconds)}Z"
+
+
+@lru_cache(256)
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]

@@ -15,7 +15,8 @@ from celeriac import clock
 class JobCancelled(BaseException):
     """Raised inside a task when its job is cancelled. Clean up with `finally`; do not swallow it.
 
-    Not an Exception, so that a broad `except Exception` in task code does not stop a cancel.
+    Not an Exception, so that a broad `except Exception` in task code does not stop a cancel. In a pool of
+    threads, and in a solo one, nothing can interrupt a task: there `progress`, `track` and an `await` raise it.
     """
 
 

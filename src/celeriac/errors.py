@@ -7,6 +7,9 @@ wrong with the value, where, and what to do. They are raised low and translated 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
+
+FAULTS_MOST = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +40,10 @@ class InvalidRequest(CeleriacError):
 
     @classmethod
     def of(cls, faults: Iterable[Fault]) -> "InvalidRequest":
-        """Build one error out of all faults found."""
-        found = list(faults)
+        """Build one error out of all faults found, or of the first FAULTS_MOST."""
+        found = list(islice(faults, FAULTS_MOST + 1))
+        if len(found) > FAULTS_MOST:
+            found[-1] = Fault("", f"holds more than {FAULTS_MOST} faults; the rest is not told")
         return cls("; ".join(f"{fault.path or '/'}: {fault.message}" for fault in found), found)
 
 
@@ -85,6 +90,31 @@ class UnsupportedMediaType(CeleriacError):
         super().__init__(f"The header Content-Type {told}. Send the body as JSON with Content-Type: application/json.")
 
 
+class UnsupportedEncoding(UnsupportedMediaType):
+    """The body is compressed, or in another character set than UTF-8."""
+
+    def __init__(self, name: str, given: str) -> None:
+        CeleriacError.__init__(self, f"The header {name} says {given[:100]!r}. Send the body as plain JSON in UTF-8.")
+
+
+class BodyTimeout(CeleriacError):
+    """The body did not arrive in time."""
+
+    code, status, title = "body-timeout", 408, "The body did not arrive"
+
+    def __init__(self, received: int) -> None:
+        super().__init__(f"After {received:,} bytes the body did not go on. Nothing was accepted; send it again.")
+
+
+class BatchNotFound(CeleriacError):
+    """No batch of this id exists, or the caller may not see it."""
+
+    code, status, title = "batch-not-found", 404, "There is no such batch"
+
+    def __init__(self, batch: str) -> None:
+        super().__init__(f"There is no batch {batch!r}. It may have been pruned, or belong to somebody else.")
+
+
 class JobNotFound(CeleriacError):
     """No job of this id exists, or the caller may not see it."""
 
@@ -92,6 +122,37 @@ class JobNotFound(CeleriacError):
 
     def __init__(self, job: str) -> None:
         super().__init__(f"There is no job {job!r}. It may have been pruned, or belong to somebody else.")
+
+
+class QueueNotFound(CeleriacError):
+    """No job, no worker and no pause has ever named this queue."""
+
+    code, status, title = "queue-not-found", 404, "There is no such queue"
+
+    def __init__(self, queue: str) -> None:
+        super().__init__(
+            f"No job and no worker uses a queue {queue[:200]!r}, and it is not paused. GET /api/v1/queues lists them."
+        )
+
+
+class OperationNotFound(CeleriacError):
+    """No operation of this id exists, or the caller may not see it."""
+
+    code, status, title = "operation-not-found", 404, "There is no such operation"
+
+    def __init__(self, operation: str) -> None:
+        super().__init__(
+            f"There is no operation {operation[:255]!r}. It may have been pruned, or belong to somebody else."
+        )
+
+
+class TokenNotFound(CeleriacError):
+    """No token of this id exists."""
+
+    code, status, title = "token-not-found", 404, "There is no such token"
+
+    def __init__(self, token: str) -> None:
+        super().__init__(f"There is no token with the id {token[:255]!r}. See /api/v1/tokens.")
 
 
 class JobNotFinal(CeleriacError):
@@ -124,6 +185,18 @@ class JobNeverRan(CeleriacError):
         )
 
 
+class JobObserved(CeleriacError):
+    """An order about a job that somebody else's broker gives out."""
+
+    code, status, title = "job-observed", 409, "The job is only observed"
+
+    def __init__(self, job: str) -> None:
+        super().__init__(
+            f"Job {job} is only observed: its own broker and workers decide about it. Use Celery's own means, as in "
+            "`app.control.revoke(id)`, or attach the app with mode='own'."
+        )
+
+
 class JobFinal(CeleriacError):
     """A cancel of a job that has ended."""
 
@@ -141,6 +214,18 @@ class JobExists(CeleriacError):
 
     def __init__(self, job: str) -> None:
         super().__init__(f"A job with the id {job!r} exists. Leave the id out, or retry that job instead.")
+
+
+class Unroutable(CeleriacError):
+    """A message for an exchange and routing key that no queue of the app is bound to."""
+
+    code, status, title = "unroutable", 422, "No queue takes this message"
+
+    def __init__(self, exchange: str, key: str) -> None:
+        super().__init__(
+            f"No queue in task_queues is bound to the exchange {exchange!r} with the routing key {key!r}. "
+            "Declare one, or name a queue instead."
+        )
 
 
 class IdempotencyMismatch(CeleriacError):
@@ -167,6 +252,16 @@ class Forbidden(CeleriacError):
 
     def __init__(self, permission: str) -> None:
         super().__init__(f"This needs the permission {str(permission)!r}, which your token does not carry.")
+
+
+class TaskNotAllowed(CeleriacError):
+    """The caller's token is for other tasks."""
+
+    code, status, title = "task-not-allowed", 403, "The token is for other tasks"
+
+    def __init__(self, task: str, patterns: Iterable[str], path: str = "/task") -> None:
+        told = f"Your token is for the tasks {', '.join(patterns)} only, and {task[:200]!r} is none of them."
+        super().__init__(told, [Fault(path, "is not a task that your token is for")])
 
 
 class CrossSite(CeleriacError):
@@ -205,6 +300,12 @@ class LedgerUnavailable(CeleriacError):
     code, status, title = "ledger-unavailable", 503, "The ledger cannot be written now"
 
 
+class LedgerBusy(LedgerUnavailable):
+    """The transaction met another one, or found no free connection; nothing was written, and it may be tried again."""
+
+    code, status, title = "ledger-busy", 503, "The ledger is busy"
+
+
 class LedgerFull(CeleriacError):
     """The disk under the ledger is full; nothing was accepted."""
 
@@ -221,6 +322,17 @@ class ResultNotStorable(CeleriacError):
     """What a task returned cannot be written, even after sanitising."""
 
     code, title = "result-not-storable", "The result cannot be stored"
+
+
+class JobsNeverEnd(CeleriacError):
+    """Jobs that run inline go on making jobs."""
+
+    code, title = "jobs-never-end", "The jobs do not come to an end"
+
+    def __init__(self, attempts: int) -> None:
+        super().__init__(
+            f"After {attempts:,} attempts there is still a job to run. Does a task submit itself, or retry for ever?"
+        )
 
 
 class CannotStart(CeleriacError):

@@ -6,7 +6,9 @@ all, and a test fails when one is missing there.
 """
 
 import os
+import re
 import tomllib
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,14 @@ from pydantic_settings import (
 
 from celeriac.errors import CannotStart
 
+_POSTGRES = ("postgresql://", "postgres://", "postgresql+psycopg://")
+# Variables that are read elsewhere: by clients, the supervisor's children, and tests.
+BESIDE = ("url", "token", "lifeline", "failpoint", "require_services")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SECRETS = [
+    "*password*", "*passwd*", "*passphrase*", "*secret*", "*token*", "*api_key*", "*private_key*", "*access_key*",
+    "authorization", "credential*",
+]  # fmt: skip
 
 
 class Settings(BaseSettings):
@@ -35,7 +44,13 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the web process listens on.")
     port: int = Field(8787, ge=0, le=65535, description="Port the web process listens on; 0 picks a free one.")
     home: Path = Field(Path(".celeriac"), description="Folder of the embedded shape: database, token, sockets, logs.")
-    database_url: str = Field("", description="URL of the ledger, sqlite:///…; empty means a file in the home folder.")
+    database_url: str = Field(
+        "", description="URL of the ledger, sqlite:///… or postgresql://…; empty means a file in the home folder."
+    )
+    database_direct_url: str = Field(
+        "",
+        description="URL of the Postgres server itself, when database_url leads to a pgbouncer, which cannot listen.",
+    )
     broker_url: str = Field("", description="Reserved: the ledger itself is the queue.")
     files_url: str = Field("", description="Reserved for result files.")
     app: str = Field("", description="The Celery app to serve, as `module:attribute`.")
@@ -44,6 +59,14 @@ class Settings(BaseSettings):
         default_factory=list, description="Host names the server answers to beside loopback names, as a JSON list."
     )
     max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="Largest request body, in bytes.")
+    max_result_bytes: int = Field(
+        32 * 1024 * 1024, ge=1024, description="Largest result of a task, as JSON in bytes; a larger one fails its job."
+    )
+    redact: list[str] = Field(
+        default_factory=SECRETS.copy,
+        description="Arguments whose values are never shown: a JSON list of shell patterns on their names.",
+    )
+    metrics: bool = Field(False, description="Whether /metrics answers without a token.")
     session_hours: float = Field(12, gt=0, description="How long a login in the browser lasts, in hours.")
     beat_seconds: float = Field(2, gt=0, description="How often a worker and a keeper raise their counters.")
     lease_seconds: float = Field(10, gt=0, description="A worker whose counter stood still this long is dead.")
@@ -59,8 +82,14 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _only_what_is_there(self) -> "Settings":
-        if self.database_url and not self.database_url.startswith("sqlite:///"):
-            raise ValueError("CELERIAC_DATABASE_URL must begin with sqlite:/// in this version")
+        if self.database_url and not self.database_url.startswith(("sqlite:///", *_POSTGRES)):
+            raise ValueError("CELERIAC_DATABASE_URL must begin with sqlite:/// or postgresql://")
+        if self.database_direct_url and not (
+            self.database_url.startswith(_POSTGRES) and self.database_direct_url.startswith(_POSTGRES)
+        ):
+            raise ValueError(
+                "CELERIAC_DATABASE_DIRECT_URL goes with a CELERIAC_DATABASE_URL of Postgres, and is one too"
+            )
         for name in ("broker_url", "files_url"):
             if getattr(self, name):
                 raise ValueError(f"CELERIAC_{name.upper()} is not used in this version; leave it empty")
@@ -91,7 +120,19 @@ class Settings(BaseSettings):
     @cached_property
     def ledger_url(self) -> str:
         """The SQLAlchemy URL of the ledger, with the SQLite default filled in."""
-        return self.database_url or f"sqlite:///{self.home.absolute() / 'ledger.db'}"
+        scheme, _, rest = self.database_url.partition("://")
+        if f"{scheme}://" not in _POSTGRES:
+            return self.database_url or f"sqlite:///{self.home.absolute() / 'ledger.db'}"
+        # A pgbouncer is in between: nothing may be prepared there (dialects/postgres.py).
+        prepared = f"{'&' if '?' in rest else '?'}prepare_threshold=0" if self.database_direct_url else ""
+        return f"postgresql+psycopg://{rest}{prepared}"
+
+    @property
+    def announcements_url(self) -> str:
+        """Where announcements go: the file of SQLite, or the Postgres server itself."""
+        if not self.ledger_url.startswith("postgresql"):
+            return self.ledger_url
+        return "postgresql://" + (self.database_direct_url or self.database_url).partition("://")[2]
 
     @property
     def token_path(self) -> Path:
@@ -112,10 +153,21 @@ def load(**flags: Any) -> Settings:
     """
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
-    except (SettingsError, tomllib.TOMLDecodeError) as error:
-        raise CannotStart(f'Wrong settings. {error}. Lists are written as JSON, as in ["a.example"].') from None
+    except tomllib.TOMLDecodeError as error:
+        raise CannotStart(f"Wrong settings. celeriac.toml is not TOML: {error}.") from None
+    except SettingsError as error:
+        field = re.search(r'field "(\w+)"', str(error))
+        name = f"CELERIAC_{field[1].upper()}" if field else str(error)
+        raise CannotStart(f'Wrong settings. {name} is not a JSON list, as in ["a.example"].') from None
     except ValidationError as error:
         raise CannotStart("Wrong settings. " + "; ".join(_told(fault) for fault in error.errors())) from None
+
+
+def unknown_variables() -> dict[str, str]:
+    """Return the CELERIAC_* variables that nobody reads, each with the known name nearest to it, or ""."""
+    known = [f"CELERIAC_{name.upper()}" for name in (*Settings.model_fields, *BESIDE)]
+    unknown = sorted(name for name in os.environ if name.startswith("CELERIAC_") and name.upper() not in known)
+    return {name: next(iter(get_close_matches(name.upper(), known, 1)), "") for name in unknown}
 
 
 def prepare_home(home: Path) -> Path:
@@ -138,9 +190,25 @@ def prepare_home(home: Path) -> Path:
     return home
 
 
+# What pydantic calls a fault, and how we say it; `{input}` is what was given.
+_WORDS = {
+    "int_parsing": "{input!r} is not a whole number",
+    "float_parsing": "{input!r} is not a number",
+    "bool_parsing": "{input!r} is neither true nor false",
+    "greater_than": "{input} is too small; it must be more than {gt:g}",
+    "greater_than_equal": "{input} is too small; the least is {ge:,g}",
+    "less_than_equal": "{input} is too large; the most is {le:,g}",
+}
+
+
 def _told(fault: Any) -> str:
     variable = "_".join(str(part) for part in fault["loc"]).upper()
-    message = str(fault["msg"]).removeprefix("Value error, ")
+    words = _WORDS.get(fault["type"])
+    message = (
+        words.format(input=fault["input"], **fault.get("ctx", {}))
+        if words
+        else str(fault["msg"]).removeprefix("Value error, ")
+    )
     return f"CELERIAC_{variable}: {message}" if variable else message
 
 

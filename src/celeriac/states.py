@@ -34,7 +34,7 @@ MOVES: dict[State, dict[State, str]] = {
         State.RETRYING: "retry",
         State.QUEUED: "give back, rescue",
     },
-    State.RETRYING: {State.QUEUED: "fall due", State.CANCELLED: "cancel"},
+    State.RETRYING: {State.QUEUED: "fall due", State.CANCELLED: "cancel", State.FAILED: "give up"},
     State.SUCCEEDED: {},
     State.FAILED: {State.QUEUED: "reopen"},
     State.CANCELLED: {State.QUEUED: "reopen"},

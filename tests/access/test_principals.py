@@ -54,3 +54,19 @@ def test_who_controls_sees():
 
 def test_the_system_may_everything():
     assert all(SYSTEM.may(permission) for permission in Permission)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "task", "may"),
+    [
+        ((), "mail.send", True),
+        (("mail.*",), "mail.send", True),
+        (("mail.*",), "mailbox", False),
+        (("mail.*",), "Mail.send", False),
+        (("lcs", "mail.*"), "lcs", True),
+        (("lcs",), "lcs2", False),
+        (("[ab]?",), "b1", True),
+    ],
+)
+def test_patterns_say_which_tasks_a_token_may_run(patterns: tuple[str, ...], task: str, may: bool):
+    assert Principal("ann", PERMISSIONS[Role.SUBMITTER], patterns).may_run(task) is may

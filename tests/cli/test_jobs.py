@@ -1,14 +1,18 @@
 """`submit`, `watch` and `jobs` against a real server, from its folder."""
 
 import json
+import os
+import pty
 import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from celeriac.cli.jobs import narrowed
+from celeriac.cli.group import celeriac as group
+from celeriac.cli.options import narrowed
 from celeriac.cli.submit import asked
 from cli.terminal import CELERIAC, Terminal, environment, json_of, run, until
 
@@ -28,8 +32,19 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def celeriac(served: Path) -> Command:
-    return lambda *words, **variables: run(served, *words, **variables)
+def celeriac(served: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs a command in this process, in the folder that is served."""
+    for name in [name for name in os.environ if name.startswith("CELERIAC_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(served)
+
+    def command(*words: str, input: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+        result = CliRunner(env=variables).invoke(group, words, input=input, prog_name="celeriac")
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return subprocess.CompletedProcess(words, result.exit_code, result.stdout, result.stderr)
+
+    return command
 
 
 def submitted(celeriac: Command, *words: str) -> str:
@@ -183,6 +198,14 @@ def test_what_is_no_address_or_token_is_wrong_usage(tmp_path: Path, option: tupl
     assert f"Invalid value for '{option[0]}'" in result.stderr
 
 
+@pytest.mark.parametrize(("name", "value"), [("URL", "banana"), ("TOKEN", "é")])
+def test_a_variable_is_checked_as_its_option_is(tmp_path: Path, name: str, value: str):
+    result = run(tmp_path, "jobs", **{"CELERIAC_URL": "http://127.0.0.1:9", f"CELERIAC_{name}": value})
+
+    assert result.returncode == 2
+    assert f"Invalid value for '--{name.lower()}'" in result.stderr
+
+
 def test_filters_become_what_the_api_takes():
     given = {"state": ("queued", "running"), "task": (), "q": "ab", "since": None}
 
@@ -190,11 +213,226 @@ def test_filters_become_what_the_api_takes():
 
 
 def test_only_given_options_are_submitted():
-    nothing = dict.fromkeys(("queue", "priority", "delay", "run_at", "expires_at", "max_attempts", "key")) | {
-        "tags": ()
-    }
+    names = ("queue", "priority", "delay", "run_at", "expires_at", "max_attempts", "key", "time_limit", "unique_key")
+    nothing = dict.fromkeys((*names, "unique_window")) | {"tags": ()}
 
     assert asked(nothing) == {}
     assert asked({**nothing, "delay": "2m", "priority": 0, "tags": ("a",), "key": "k"}) == {
         "delay": 120.0, "priority": 0, "tags": ["a"], "idempotency_key": "k",
     }  # fmt: skip
+    assert asked({**nothing, "time_limit": "1m", "unique_key": "u", "unique_window": "1h"}) == {
+        "time_limit": 60.0, "unique": {"key": "u", "window": 3600.0},
+    }  # fmt: skip
+
+
+# Many jobs at once
+
+
+def waiting(celeriac: Command, tag: str, number: int = 3) -> list[str]:
+    return [submitted(celeriac, "echo", f"value={n}", "--tag", tag, "--delay", "1h") for n in range(number)]
+
+
+def test_all_that_match_a_filter_are_cancelled_and_retried(celeriac):
+    ids = waiting(celeriac, "several")
+    done = celeriac("jobs", "cancel", "--tag", "several", "--yes")
+
+    assert (done.returncode, done.stdout) == (0, "3 jobs cancelled, or told to stop.\n")
+    [operation] = json_of(celeriac("jobs", "retry", "--tag", "several", "--yes", "--json").stdout)
+    assert [operation[name] for name in ("state", "matched", "moved", "refused")] == ["done", 3, 3, 0]
+    assert celeriac("watch", *ids).returncode == 0
+
+
+def test_without_a_terminal_a_filter_needs_a_yes(celeriac):
+    waiting(celeriac, "unsure", 1)
+    asked_ = celeriac("jobs", "cancel", "--tag", "unsure")
+
+    assert asked_.returncode == 2
+    assert "--yes" in asked_.stderr
+    assert json_of(celeriac("jobs", "--tag", "unsure", "--json").stdout)[0]["state"] == "scheduled"
+
+
+@pytest.mark.parametrize(("answer", "state"), [("n", "scheduled"), ("y", "cancelled")])
+def test_at_a_terminal_it_asks_first(served: Path, celeriac, answer: str, state: str):
+    waiting(celeriac, f"asked-{answer}", 2)
+    ours, theirs = pty.openpty()
+    command = (*CELERIAC, "jobs", "cancel", "--tag", f"asked-{answer}")
+    asking = subprocess.Popen(command, cwd=served, env=environment(), stdin=theirs, stdout=-1, stderr=-1, text=True)
+    os.write(ours, f"{answer}\n".encode())
+    _, told = asking.communicate(timeout=60)
+    os.close(ours)
+    os.close(theirs)
+
+    assert "Cancel 2 jobs? [y/N]:" in told
+    assert {job["state"] for job in json_of(celeriac("jobs", "--tag", f"asked-{answer}", "--json").stdout)} == {state}
+
+
+def test_a_filter_that_matches_nothing_does_nothing(celeriac):
+    result = celeriac("jobs", "cancel", "--tag", "nobody")
+
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "No job matches" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("jobs", "cancel"), "Say which jobs"),
+        (("jobs", "cancel", "x", "--tag", "t"), "not both"),
+        (("jobs", "--tag", "t", "cancel", "x"), "behind `cancel`"),
+        (("watch",), "Say which jobs"),
+        (("watch", "x", "--tag", "t"), "not both"),
+        (("submit",), "Name a TASK"),
+        (("submit", "echo", "--unique-window", "1h"), "needs a --unique-key"),
+        (("submit", "echo", "value=1", "--file", "-"), "has the arguments"),
+        (("submit", "--file", "no-such-file"), "does not exist"),
+    ],
+)
+def test_what_is_left_open_is_wrong_usage(celeriac, words: tuple[str, ...], told: str):
+    result = celeriac(*words)
+
+    assert result.returncode == 2
+    assert told in result.stderr
+
+
+def test_options_of_the_server_stand_before_or_behind_the_command(celeriac):
+    for words in (
+        ("jobs", "--url", "http://127.0.0.1:9", "show", "x"),
+        ("jobs", "show", "x", "--url", "http://127.0.0.1:9"),
+    ):
+        assert celeriac(*words, CELERIAC_TOKEN="x").returncode == 3
+
+
+def test_several_jobs_are_watched_to_their_ends(celeriac):
+    ids = [submitted(celeriac, "sleep", f"seconds={n / 10}") for n in (1, 3)] + [
+        submitted(celeriac, "divide", "x=1", "y=0")
+    ]
+    result = celeriac("watch", *ids)
+
+    assert result.returncode == 1
+    assert {line.split()[0]: line.split()[2] for line in result.stdout.splitlines()} == dict(
+        zip(ids, ("succeeded", "succeeded", "failed"), strict=True)
+    )
+    assert "3 jobs: " in result.stderr
+
+
+def test_jobs_of_a_filter_are_watched_as_json_lines(celeriac):
+    ids = [submitted(celeriac, "sleep", "seconds=0.3", "--tag", "crowd") for _ in range(3)]
+    seen = json_of(celeriac("watch", "--tag", "crowd", "--json").stdout)
+
+    assert {job["id"] for job in seen} <= set(ids)  # one may have ended before the watching began
+    assert {job["state"] for job in seen} <= {"succeeded"}
+
+
+def test_a_file_of_arguments_becomes_a_job_a_line(celeriac):
+    lines = "".join(json.dumps({"value": n}) + "\n" for n in range(5))
+    result = celeriac("submit", "echo", "--file", "-", "--tag", "lines", input=lines)
+
+    assert (result.returncode, result.stdout) == (0, "5 jobs in 1 batch.\n")
+    assert {job["args"]["value"] for job in json_of(celeriac("jobs", "--tag", "lines", "--json").stdout)} == set(
+        range(5)
+    )
+
+
+def test_the_same_file_with_the_same_key_makes_nothing_twice(served: Path, celeriac):
+    (served / "jobs.jsonl").write_text(
+        '{"task": "echo", "args": {"value": 1}}\n\n{"task": "echo", "args": [2], "queue": "large"}\n'
+    )
+    one, other = (json_of(celeriac("submit", "--file", "jobs.jsonl", "--key", "k2", "--json").stdout) for _ in range(2))
+
+    assert [batch["id"] for batch in one] == [batch["id"] for batch in other]
+
+
+def test_a_file_goes_on_where_it_stopped(served: Path, celeriac, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("celeriac.cli.lines.BATCH", 2)
+    lines = [json.dumps({"value": n}) + "\n" for n in range(5)]
+    words = ("submit", "echo", "--file", "long.jsonl", "--key", "k3", "--tag", "resumed")
+    (served / "long.jsonl").write_text("".join([*lines[:3], "{broken\n"]))
+    stopped = celeriac(*words)
+    before = celeriac("jobs", "--tag", "resumed", "--json").stdout
+    (served / "long.jsonl").write_text("".join(lines))
+    done = celeriac(*words)
+
+    assert (stopped.returncode, len(json_of(before))) == (1, 2)
+    assert (done.returncode, done.stdout) == (0, "5 jobs in 3 batches.\n")
+    after = json_of(celeriac("jobs", "--tag", "resumed", "--json").stdout)
+    assert sorted(job["args"]["value"] for job in after) == [0, 1, 2, 3, 4]
+
+
+def test_a_line_that_is_refused_is_named_and_nothing_of_its_batch_is_submitted(celeriac):
+    lines = '{"value": 1}\n\n{"wrong": 2}\n'
+    result = celeriac("submit", "echo", "--file", "-", "--tag", "refused", input=lines)
+
+    assert result.returncode == 1
+    assert "line 3: /args/wrong" in result.stderr
+    assert "To go on where this stopped: celeriac submit echo --file - --key " in result.stderr
+    assert celeriac("jobs", "--tag", "refused", "--json").stdout == ""
+
+
+@pytest.mark.parametrize(("text", "told"), [("{broken", "Line 1 is not JSON"), ("[1]", "Line 1 is not a job")])
+def test_a_line_that_is_no_job_is_told(celeriac, text: str, told: str):
+    result = celeriac("submit", "--file", "-", input=text)
+
+    assert result.returncode == 1
+    assert told in result.stderr
+
+
+def test_a_file_is_submitted_and_watched(celeriac):
+    result = celeriac("submit", "divide", "--file", "-", "--wait", input='{"x": 1, "y": 2}\n{"x": 1, "y": 0}\n')
+
+    assert result.returncode == 1
+    assert sorted(line.split()[2] for line in result.stdout.splitlines()) == ["failed", "succeeded"]
+
+
+def test_a_unique_key_makes_one_job(celeriac):
+    words = ("echo", "value=1", "--delay", "1h", "--unique-key", "only-one")
+
+    assert submitted(celeriac, *words) == submitted(celeriac, *words)
+
+
+def test_a_time_limit_ends_a_job(celeriac):
+    result = celeriac("submit", "sleep", "seconds=30", "--time-limit", "1s")
+
+    assert result.returncode == 1
+    assert "TimeLimitExceeded" in result.stderr
+
+
+def test_a_followed_job_shows_its_history(celeriac):
+    result = celeriac("submit", "echo", "value=1", "--follow")
+
+    assert result.stdout == "1\n"
+    assert "submitted" in result.stderr
+
+
+# Queues and workers
+
+
+def test_a_paused_queue_gives_nothing_out(celeriac):
+    assert celeriac("queues", "pause", "small").stdout == "small is paused.\n"
+    try:
+        id = submitted(celeriac, "echo", "value=1")
+        shown = celeriac("queues").stdout
+        assert json_of(celeriac("jobs", "show", id, "--json").stdout)[0]["state"] == "queued"
+        assert re.search(r"^small +paused +1 ", shown, re.MULTILINE), shown
+    finally:
+        assert celeriac("queues", "resume", "small").stdout == "small is no longer paused.\n"
+    assert celeriac("watch", id).stdout == "1\n"
+
+
+def test_a_queue_that_nobody_hears_is_told(celeriac):
+    id = submitted(celeriac, "echo", "value=1", "--queue", "nowhere")
+
+    assert "No worker listens to nowhere." in celeriac("queues").stderr
+    celeriac("jobs", "cancel", id)
+
+
+def test_workers_are_listed(celeriac):
+    listed = celeriac("workers").stdout
+
+    assert [line.split()[0].split("@")[0] for line in listed.splitlines()] == ["worker", "large", "small"]
+    assert {worker["online"] for worker in json_of(celeriac("workers", "--json").stdout)} == {True}
+
+
+def test_a_running_instance_is_measured(celeriac):
+    [figures] = json_of(celeriac("bench", "--running", "-n", "100", "--clients", "4", "--json").stdout)
+
+    assert (figures["jobs"], figures["submits_per_second"] > 0, figures["alone_p50_ms"] > 0) == (100, True, True)

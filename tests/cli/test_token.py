@@ -15,7 +15,7 @@ def ledger(celeriac, folder):
 
 
 def test_a_token_is_shown_once_alone_on_stdout(celeriac, ledger):
-    result = celeriac("token", "create", "--name", "ci", "--role", "viewer", "--owner", "ada", "--days", "2")
+    result = celeriac("token", "create", "ci", "--role", "viewer", "--owner", "ada", "--expires", "2d")
     secret = result.stdout.strip()
 
     assert keys.principal_of(ledger, secret).owner == "ada"
@@ -23,8 +23,8 @@ def test_a_token_is_shown_once_alone_on_stdout(celeriac, ledger):
 
 
 def test_tokens_are_listed_with_what_became_of_them(celeriac, ledger):
-    celeriac("token", "create", "--name", "one")
-    celeriac("token", "create", "--name", "two", "--days", "0.5")
+    celeriac("token", "create", "one")
+    celeriac("token", "create", "two", "--expires", "12h")
     celeriac("token", "revoke", "one")
     rows = {row["name"]: row for row in map(json.loads, celeriac("token", "list", "--json").stdout.splitlines())}
 
@@ -35,8 +35,40 @@ def test_tokens_are_listed_with_what_became_of_them(celeriac, ledger):
     assert re.search(r"^one .* revoked ", celeriac("token", "list").stdout, re.MULTILINE)
 
 
+def test_a_token_can_be_for_some_tasks_only(celeriac, ledger):
+    result = celeriac("token", "create", "ci", "--task", "mail.*", "--task", "lcs")
+    [row] = map(json.loads, celeriac("token", "list", "--json").stdout.splitlines())
+
+    assert keys.principal_of(ledger, result.stdout.strip()).tasks == ("mail.*", "lcs")
+    assert row["tasks"] == ["mail.*", "lcs"]
+    assert "mail.*, lcs" in celeriac("token", "list").stdout
+
+
+@pytest.mark.parametrize("name", ["", " ci", "a\nb", "x" * 65, "\x1b[31mred"])
+def test_a_name_that_a_list_cannot_show_is_refused(celeriac, ledger, name: str):
+    result = celeriac("token", "create", name)
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "/name must have 1 to 64 printable characters" in result.stderr
+    assert keys.all_tokens(ledger) == []
+
+
+def test_tasks_of_an_admin_cannot_be_narrowed(celeriac, ledger):
+    result = celeriac("token", "create", "ci", "--role", "admin", "--task", "mail.*")
+
+    assert "/tasks narrow a submitter or an operator, not admin" in result.stderr
+
+
+@pytest.mark.parametrize("length", ["0d", "-1d", "30", "soon", "101000d", "1e9d", ""])
+def test_a_wrong_length_of_time_is_refused(celeriac, ledger, length: str):
+    result = celeriac("token", "create", "ci", "--expires", length)
+
+    assert result.exit_code == 2
+    assert "is not a length of time such as 30d" in result.stderr
+
+
 def test_a_revoked_token_opens_nothing(celeriac, ledger):
-    secret = celeriac("token", "create", "--name", "ci").stdout.strip()
+    secret = celeriac("token", "create", "ci").stdout.strip()
 
     assert celeriac("token", "revoke", "ci").stdout == "Revoked ci.\n"
     assert keys.principal_of(ledger, secret) is None

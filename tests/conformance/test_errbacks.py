@@ -48,3 +48,11 @@ def test_a_failure_that_a_worker_has_seen_calls_nobody_again(ledger: Ledger):
     end(ledger, failure(running(ledger, message=with_errback().message)))
 
     assert calls(ledger) == []
+
+
+def test_a_body_without_error_callbacks_calls_nobody(ledger: Ledger):
+    ledger.do(open_chord, Chord("c", size=1, body=(submission(id="body"),)))
+    accept(ledger, chord="c")
+    end(ledger, failure(take_one(ledger)))
+
+    assert calls(ledger) == []

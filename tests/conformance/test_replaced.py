@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from celeriac import clock
 from celeriac.access import SYSTEM
 from celeriac.jobs import Chord, Kind, Message
 from celeriac.ledger import Asked, Ledger, cancel, open_chord, upkeep
@@ -129,3 +130,16 @@ def test_a_job_that_does_not_wait_so_is_not_taken_over(ledger: Ledger, state):
     submit_all(ledger, submission(id=id, task="other"))
 
     assert (state_of(ledger, id), look(ledger, id).task) == (State(state), "add")
+
+
+def test_a_last_task_with_a_countdown_waits_for_its_time(ledger: Ledger, fake_clock):
+    id = replaced(ledger)
+    last = submission(id=id, run_at=clock.micros() + 5_000_000)
+    end(ledger, replace(success(take_one(ledger)), sends=(last,)))
+    assert (state_of(ledger, id), look(ledger, id).run_at) == (State.RETRYING, last.run_at)
+
+    fake_clock.advance(6)
+    with ledger.transaction() as tx:
+        upkeep.fall_due(tx)
+    assert take_one(ledger).id == id
+    counted(ledger)

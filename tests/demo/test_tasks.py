@@ -6,6 +6,7 @@ import pytest
 
 from celeriac.demo.tasks import app, crunch, divide, echo, lcs, sleep
 from celeriac.routing import queue_of
+from celeriac.testing import inline
 
 
 def test_lcs_gives_the_match_as_json_can_hold_it() -> None:
@@ -41,6 +42,20 @@ def test_sleep_and_crunch_of_no_time_end_at_once() -> None:
 def test_large_input_goes_to_the_large_queue(name: str, args: dict[str, Any], queue: str) -> None:
     task = app.tasks[name]
     assert queue_of(task.cost(**args), task.queues) == queue
+
+
+def test_each_task_runs_as_a_job_in_the_queue_of_its_size() -> None:
+    with inline(app) as jobs:
+        jobs.raises = True
+        lcs.delay("banana", "ananas")
+        lcs.delay("a" * 2_000, "b")
+        sleep.delay(0.1)
+        echo.delay({"a": 1})
+
+        assert [job.queue for job in jobs.ended] == ["small", "large", "small", "small"]
+        assert [job.result for job in jobs.ended][2:] == [0.1, {"a": 1}]
+        assert jobs.logs(jobs.ended[0].id) == ["Comparing 6 characters with 6."]
+        assert jobs.ended[2].progress == 1
 
 
 def test_tasks_without_a_cost_go_to_the_small_queue() -> None:

@@ -3,23 +3,34 @@
 The last tests break a promise on purpose and expect the oracle to notice.
 """
 
+import itertools
 import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import httpx
+import postgres
 import pytest
-from instance import Instance, instance, until
+from databases import DATABASES
+from instance import Instance, free_port, instance, until
 from oracle import violations
 
 from celeriac.states import State
 
 
-@pytest.fixture
-def house(tmp_path):
-    with instance(tmp_path / "home") as made:
+@pytest.fixture(params=DATABASES)
+def house(request, tmp_path):
+    url = ""
+    if request.param == "postgres":
+        request.getfixturevalue("blank_postgres")
+        url = postgres.server().create(f"house_{next(_numbers)}")
+    with instance(tmp_path / "home", database_url=url) as made:
         yield made
+
+
+_numbers = itertools.count()
 
 
 def test_a_killed_worker_loses_no_job_and_runs_only_what_was_in_its_hands_again(house: Instance):
@@ -34,6 +45,47 @@ def test_a_killed_worker_loses_no_job_and_runs_only_what_was_in_its_hands_again(
     assert {job.state for job in jobs} == {State.SUCCEEDED}
     assert len(house.runs()) - len(ids) <= 2  # what one worker of two slots had running
     assert violations(house.ledger, ids) == []
+
+
+def test_two_of_every_process_share_one_ledger_and_survive_the_loss_of_one_each(house: Instance):
+    house.keeper("leader")
+    house.web("web")
+    other = free_port()
+    house.start("web2", "web", house.app, CELERIAC_PORT=str(other))
+    house.worker("one")
+    house.worker("two")
+    house.keeper("standby")
+    until(lambda: _answers(other), f"the second web process\n{house.log('web2')}")
+    ports = itertools.cycle([house.port, other])
+
+    def submit(number: int) -> str:
+        """The same request to both: a lost answer asked for again elsewhere."""
+        body = {"task": "wait", "args": {"seconds": 0.02}}
+        headers = {"Authorization": f"Bearer {house.token}", "Idempotency-Key": f"k{number}"}
+        answers = [
+            httpx.post(f"http://127.0.0.1:{next(ports)}/api/v1/jobs", json=body, headers=headers) for _ in range(2)
+        ]
+        assert [answer.status_code for answer in answers] == [202, 202]
+        [id] = {answer.json()["id"] for answer in answers}
+        return id
+
+    with ThreadPoolExecutor(4) as pool:
+        ids = list(pool.map(submit, range(60)))
+        for name in ("one", "leader", "web"):
+            house.kill(name)
+        ports = itertools.repeat(other)
+        ids += pool.map(submit, range(60, 100))
+    house.ended(ids)
+
+    assert len(house.runs()) - 100 <= 2
+    assert violations(house.ledger, ids) == []
+
+
+def _answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def test_a_killed_workers_jobs_run_again_on_the_next_worker(house: Instance):
@@ -206,6 +258,7 @@ def test_a_success_commits_with_its_next_link_and_its_chord_part_or_not_at_all(h
     from sqlalchemy import text
 
     monkeypatch.setenv("CELERIAC_HOME", str(house.home))
+    monkeypatch.setenv("CELERIAC_DATABASE_URL", house.settings.database_url)
     jobs_for_tests.app.__dict__.pop("settings", None)
     house.keeper()
     result = jobs_for_tests.a_chain_into_a_chord().delay()

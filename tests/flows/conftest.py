@@ -1,15 +1,19 @@
 """One running instance (a worker, a keeper, a web process) for all flows: they only look at their own jobs."""
 
-import os
-
+import postgres
 import pytest
-from instance import Instance, instance
+from databases import DATABASES
+from instance import Instance, instance, program
 
 
-@pytest.fixture(scope="session")
-def house(tmp_path_factory) -> Instance:
+@pytest.fixture(scope="session", params=DATABASES)
+def house(request, tmp_path_factory) -> Instance:
     home = tmp_path_factory.mktemp("house")
-    with instance(home) as made:
+    url = ""
+    if request.param == "postgres":
+        request.getfixturevalue("blank_postgres")
+        url = postgres.server().create("house")
+    with instance(home, database_url=url) as made:
         made.keeper()
         made.web()
         made.worker(concurrency=3)
@@ -18,12 +22,7 @@ def house(tmp_path_factory) -> Instance:
 
 @pytest.fixture
 def client(house, monkeypatch):
-    """The app as a program beside the instance sees it, for `.delay()` and `AsyncResult`."""
-    for name in ("CELERIAC_HOME", "RAN"):
-        monkeypatch.setenv(name, house.environment[name])
     import jobs_for_tests
 
-    jobs_for_tests.app.__dict__.pop("settings", None)
-    yield jobs_for_tests
-    jobs_for_tests.app.__dict__.pop("settings", None)
-    os.environ.pop("RAN", None)
+    with program(house, jobs_for_tests.app, monkeypatch):
+        yield jobs_for_tests

@@ -209,10 +209,3 @@ def test_a_retry_at_once_is_run_again(client, house):
     result = client.at_once.delay()
 
     assert result.get(timeout=20) == 1
-
-
-def test_replacing_a_task_by_a_canvas_is_refused_in_words(client, house):
-    [job] = house.ended([client.replaced_by_group.delay().id])
-
-    assert job.failure.type == "NotImplementedError"
-    assert "one task in this version, not by a group" in job.failure.message

@@ -120,8 +120,19 @@ def test_a_job_that_is_opened_again_does_not_see_its_old_cancel(house):
 
 
 def test_jobs_of_a_queue_that_is_no_longer_consumed_wait_for_it(house, client):
-    client.app.control.cancel_consumer("default", reply=True, timeout=5)
+    client.app.control.cancel_consumer("default", reply=True, timeout=5, limit=1)
     ids = house.submit("echo", count=3, value=1)
-    client.app.control.add_consumer("default", reply=True, timeout=5)
+    client.app.control.add_consumer("default", reply=True, timeout=5, limit=1)
 
     assert {job.state for job in house.ended(ids)} == {State.SUCCEEDED}
+
+
+def test_a_cancelled_coroutine_may_clean_up_and_ends(house):
+    [id] = house.submit("slow_async", seconds=60)
+    until(lambda: house.job(id).started_at, "the job to start")
+    before = len(house.runs("slow_async_closed"))
+    house.ledger.do(cancel, Asked(SYSTEM, id))
+
+    [job] = house.ended([id])
+    assert job.state is State.CANCELLED
+    assert len(house.runs("slow_async_closed")) == before + 1

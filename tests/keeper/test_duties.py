@@ -1,6 +1,6 @@
 """The duties of falling due, forgetting and adding up, one tick at a time; and the loop that takes the ticks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from conformance.moves import (
@@ -18,13 +18,13 @@ from conformance.moves import (
 )
 
 from celeriac import clock
-from celeriac.keeper import due, pruner
+from celeriac.keeper import due, pruner, tally
 from celeriac.keeper.due import Due
 from celeriac.keeper.leader import Leader
 from celeriac.keeper.loop import Loop
 from celeriac.keeper.pruner import Pruner
 from celeriac.keeper.tally import Tally
-from celeriac.ledger import Ledger, upkeep
+from celeriac.ledger import Ledger, Transaction, counts, pruning
 from celeriac.settings import Settings
 from celeriac.states import State
 
@@ -107,6 +107,7 @@ def test_jobs_go_after_their_days_and_events_after_theirs(ledger: Ledger, leader
 
 def test_the_pruner_goes_in_small_batches(ledger: Ledger, leader: Leader, fake_clock, monkeypatch):
     monkeypatch.setattr(pruner, "BATCH", 2)
+    monkeypatch.setattr(pruner, "BATCH_MAX", 2)
     submit_all(ledger, *(submission(failure=BOOM) for _ in range(5)))
     fake_clock.advance(86_400 * 40)
     duty = Pruner(leader, job_days=30, event_days=7)
@@ -115,8 +116,50 @@ def test_the_pruner_goes_in_small_batches(ledger: Ledger, leader: Leader, fake_c
     while duty.tick() != pruner.LOOK_SECONDS:
         left += select(ledger, "SELECT COUNT(*) FROM jobs")
 
-    assert left == [(3,), (1,)]
-    assert select(ledger, "SELECT COUNT(*) FROM jobs") == [(0,)]
+    assert left == [(3,), (1,), (0,)]
+
+
+def test_a_step_that_took_too_long_makes_the_next_ones_smaller(ledger: Ledger, leader: Leader, fake_clock, monkeypatch):
+    submit_all(ledger, *(submission(failure=BOOM) for _ in range(100)))
+    fake_clock.advance(86_400 * 40)
+    prune = pruning.prune_jobs
+
+    def slowly(tx: Transaction, keys: Sequence[int], before: int) -> int:
+        fake_clock.advance(len(keys) * 0.001)
+        return prune(tx, keys, before)
+
+    monkeypatch.setattr(pruning, "prune_jobs", slowly)
+    monkeypatch.setitem(pruner.STEP_SECONDS, ledger.dialect, 0.008)
+    duty = Pruner(leader, job_days=30, event_days=7)
+
+    left = []
+    while duty.tick() != pruner.LOOK_SECONDS:
+        left += [jobs for (jobs,) in select(ledger, "SELECT COUNT(*) FROM jobs")]
+
+    assert left[:4] == [50, 42, 34, 26]  # 50 took 50 ms; 8 take the 8 ms they may
+
+
+def test_a_keeper_that_takes_over_goes_on_where_events_were_left(
+    ledger: Ledger, leader: Leader, fake_clock, monkeypatch
+):
+    monkeypatch.setattr(pruner, "BATCH", 1)
+    monkeypatch.setattr(pruner, "BATCH_MAX", 1)
+    for _ in range(8):
+        accept(ledger, failure=BOOM)
+        fake_clock.advance(86_400)
+    fake_clock.advance(86_400 * 4.5)
+    first, ticks = Pruner(leader, job_days=30, event_days=7), 1
+    while first.tick() != pruner.LOOK_SECONDS:
+        ticks += 1
+    assert ticks == 7
+    fake_clock.advance(86_400)
+
+    second, ticks = Pruner(leader, job_days=30, event_days=7), 1
+    while second.tick() != pruner.LOOK_SECONDS:
+        ticks += 1
+
+    assert ticks <= 3  # one more day, the job before it, and nothing more
+    assert select(ledger, "SELECT COUNT(*) FROM events") == [(2,)]
 
 
 def test_a_known_key_is_forgotten_with_its_job(ledger: Ledger, leader: Leader, fake_clock):
@@ -143,9 +186,21 @@ def test_the_tally_folds_and_then_has_nothing_to_do(ledger: Ledger, leader: Lead
     ledger.announce = told.append
     duty.tick()
 
-    assert not upkeep.any_delta(ledger)
+    assert not counts.any_delta(ledger)
     assert told == []
     assert counted(ledger) == {("queued", "default", "add"): 3}
+
+
+def test_the_tally_goes_in_steps_while_there_is_much(ledger: Ledger, leader: Leader, monkeypatch):
+    monkeypatch.setattr(tally, "BATCH", 2)
+    for _ in range(3):
+        accept(ledger)
+    duty = Tally(leader)
+
+    assert duty.tick() == tally.PAUSE_SECONDS
+    assert select(ledger, "SELECT COUNT(*) FROM count_deltas") == [(1,)]
+    assert duty.tick() == tally.LOOK_SECONDS
+    assert not counts.any_delta(ledger)
 
 
 # The loop

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from celeriac import clock
+from celeriac import Celeriac, clock
 from celeriac.access import Role
 from celeriac.app import connect
 from celeriac.jobs import Claimed, ClaimRequest, Failure, Kind, Outcome, Start, new_id
@@ -31,7 +31,7 @@ JSON = {"Content-Type": "application/json"}
 class House:
     """One running web process."""
 
-    def __init__(self, home: Path, pages: Path | None = None, **settings: Any) -> None:
+    def __init__(self, home: Path, pages: Path | None = None, app: Celeriac = app, **settings: Any) -> None:
         listener = bind("127.0.0.1", 0)
         self.port = listener.getsockname()[1]
         self.settings: Settings = load(home=home, port=self.port, **settings)

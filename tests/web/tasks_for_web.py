@@ -29,3 +29,8 @@ def measured(text: str) -> int:
 def listed(*numbers: Any) -> int:
     """Take any number of values."""
     return len(numbers)
+
+
+@app.task(name="limited", time_limit=60, soft_time_limit=50)
+def limited() -> None:
+    """Take at most a minute."""

@@ -71,7 +71,8 @@ ROUTES = [place for place in PERMISSIONS if "{path}" not in place[1]]
 def test_a_route_lets_in_exactly_who_carries_its_permission(shared: House, place: tuple[str, str], role: Role | None):
     method, path = place
     permission = PERMISSIONS[place]
-    response = shared.client("matrix", role).request(method, path.replace("{id}", "nothing"))
+    path = path.replace("{id}", "nothing").replace("{name}", "matrix")
+    response = shared.client("matrix", role).request(method, path)
 
     if permission is Permission.PUBLIC:
         assert response.status_code in (200, 303, 403)  # 403: a login without a ticket
@@ -158,6 +159,32 @@ def test_a_wrong_ticket_gets_a_page_that_helps(shared: House, query: str):
     assert (response.status_code, "celeriac token login" in response.text) == (403, True)
 
 
+def test_a_ticket_that_opens_nothing_does_not_tell_why(shared: House, own: House):
+    used = keys.create_ticket(shared.ledger, "ann", Role.ADMIN)
+    old = keys.create_ticket(shared.ledger, "ann", Role.ADMIN, seconds=-1)
+    elsewhere = keys.create_ticket(own.ledger, "ann", Role.ADMIN)
+    assert keys.use_ticket(shared.ledger, used)
+
+    tickets = (used, old, elsewhere, shared.token(), "nonsense", "x" * 5000)
+    answers = [httpx.get(f"{shared.url}/login?ticket={ticket}", trust_env=False) for ticket in tickets]
+
+    assert {(answer.status_code, answer.text) for answer in answers} == {(403, answers[0].text)}
+    assert all("Set-Cookie" not in answer.headers for answer in answers)
+
+
+def test_a_login_never_takes_over_a_cookie_that_was_there_before(shared: House):
+    name = Sessions(shared.settings).name
+    with browser(shared, Role.VIEWER, "mallory") as attacker, httpx.Client(base_url=shared.url, trust_env=False) as ann:
+        planted = attacker.cookies[name]
+        ann.cookies.set(name, planted, domain="127.0.0.1", path="/")
+        ann.get("/login", params={"ticket": keys.create_ticket(shared.ledger, "ann", Role.SUBMITTER)})
+        [mine] = [cookie.value for cookie in ann.cookies.jar]
+        job = ann.post(JOBS, json={"task": "echo"}, headers={"Origin": shared.url}).json()
+
+    assert mine != planted
+    assert job["owner"] == "ann"
+
+
 def test_a_session_carries_owner_and_role(shared: House):
     with browser(shared, Role.SUBMITTER, "carol") as client:
         job = client.post(JOBS, json={"task": "echo"}, headers={"Origin": shared.url}).json()
@@ -172,6 +199,18 @@ def test_a_logout_ends_the_session_in_the_browser(shared: House):
         assert client.get(JOBS).status_code == 200
         assert client.post("/logout", headers={"Origin": shared.url}).status_code == 303
         assert client.get(JOBS).status_code == 401
+
+
+def test_pages_show_the_way_out_to_who_is_in(shared: House):
+    with browser(shared) as client:
+        for path in ("/", "/docs"):
+            assert 'action="/logout"' in client.get(path).text
+            assert 'action="/logout"' not in shared.client(role=None).get(path).text
+        form = {"Content-Type": "application/x-www-form-urlencoded", "Origin": shared.url}
+        out = client.post("/logout", headers=form)  # as a browser without Sec-Fetch-Site sends the button's form
+
+    assert (out.status_code, out.headers["Location"]) == (303, "/")
+    assert re.search(r'="?"?; .*HttpOnly; Max-Age=0; Path=/; SameSite=strict', out.headers["Set-Cookie"])
 
 
 def test_a_session_is_over_after_its_time(shared: House, monkeypatch: pytest.MonkeyPatch):
@@ -236,6 +275,23 @@ def test_a_change_with_a_cookie_must_come_from_our_own_page(shared: House, heade
     assert ours or submitted.json()["code"] == "cross-site"
 
 
+CHANGES = [place for place in PERMISSIONS if place[0] != "GET"]
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", None])
+@pytest.mark.parametrize("place", CHANGES, ids=" ".join)
+def test_no_change_can_be_asked_for_by_a_form_on_another_site(
+    shared: House, place: tuple[str, str], origin: str | None
+):
+    method, path = place
+    path = re.sub(r"\{\w+\}", "nothing", path)
+    headers = {"Content-Type": "application/x-www-form-urlencoded", **({"Origin": origin} if origin else {})}
+    with browser(shared, Role.ADMIN) as client:
+        response = client.request(method, path, headers=headers, content=b"task=echo")
+
+    assert (response.status_code, response.json()["code"]) == (403, "cross-site")
+
+
 def test_a_token_is_no_cookie_and_may_come_from_anywhere(shared: House):
     response = shared.client().post(JOBS, json={"task": "echo"}, headers={"Origin": "http://evil.example"})
 
@@ -298,7 +354,7 @@ def test_every_answer_carries_the_security_headers(shared: House, method: str, p
     assert response.headers["Content-Security-Policy"].startswith("default-src 'self'; frame-ancestors 'none'")
     assert (response.headers["X-Content-Type-Options"], response.headers["Referrer-Policy"]) == (
         "nosniff",
-        "no-referrer",
+        "same-origin",
     )
     assert "Server" not in response.headers
     if path.startswith("/api/"):
@@ -308,6 +364,35 @@ def test_every_answer_carries_the_security_headers(shared: House, method: str, p
         assert response.json()["status"] == status
 
 
+@pytest.mark.parametrize("path", [path for method, path in ROUTES if method == "GET" and path != "/login"])
+def test_head_answers_like_get_without_the_body(shared: House, path: str):
+    path = re.sub(r"\{\w+\}", "nothing", path)
+    get, head = shared.client().get(path), shared.client().head(path)
+
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers["Content-Type"] == get.headers["Content-Type"]
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/docs/x", "/demo/nothing.js", "/metrics"])
+def test_a_person_gets_a_page_and_a_program_a_problem(shared: House, path: str):
+    browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    page, problem = (shared.client(role=None).get(path, headers=headers) for headers in (browser, {}))
+
+    assert page.status_code == problem.status_code
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert problem.json()["title"] in page.text
+    assert shared.client().get("/api/v1/nowhere", headers=browser).json()["code"] == "not-found"
+
+
+def test_a_page_about_a_problem_shows_what_was_asked_for_as_text(shared: House):
+    headers = {"Accept": "text/html", "Host": "<script>alert(1)</script>"}
+    response = shared.client(role=None).get("/", headers=headers)
+
+    assert response.status_code == 421
+    assert "<script" not in response.text
+
+
 def test_a_wrong_method_is_told_which_are_right(shared: House):
-    assert shared.client().delete(JOBS).headers["Allow"] == "GET, POST"
+    assert shared.client().delete(JOBS).headers["Allow"] == "GET, HEAD, POST"
+    assert shared.client().put("/api/v1/queues/x").headers["Allow"] == "GET, HEAD"
     assert shared.client().get(f"{JOBS}/x/retries").status_code == 404  # an id may hold slashes

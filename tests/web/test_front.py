@@ -10,11 +10,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from celeriac.errors import LedgerUnavailable
 from celeriac.web.front import Front
+from celeriac.web.metrics import Metrics
 
 
 def ask(router: ASGIApp) -> httpx.Response:
     async def run() -> httpx.Response:
-        transport = httpx.ASGITransport(Front(router, [], frozenset({"localhost"})))  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(Front(router, [], frozenset({"localhost"}), Metrics()))  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.get("/api/v1/jobs")
 

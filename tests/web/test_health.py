@@ -58,8 +58,7 @@ def test_a_full_disk_is_not_ready_and_recovers(own: House, monkeypatch: pytest.M
 
 
 def changes(house: House) -> int:
-    with house.ledger._turn:
-        connection = house.ledger._write_connection()
+    with house.ledger.writing() as connection:
         count = connection.exec_driver_sql("SELECT total_changes()").scalar()
         connection.rollback()
     return int(count or 0)

@@ -332,6 +332,21 @@ def test_a_waiting_job_is_cancelled_at_once(shared: House):
     response = shared.client().put(place(id, "/cancellation"))
 
     assert (response.status_code, response.json()["state"]) == (202, "cancelled")
+    assert (response.json()["also"], response.json()["also_count"]) == ([], 0)
+
+
+def test_the_answer_to_a_cancel_tells_what_was_given_up_with_the_job(shared: House):
+    id, behind = new_id(), [new_id() for _ in range(3)]
+    chain = [{"task": "add", "args": [1], "kwargs": {}, "options": {"task_id": link}} for link in reversed(behind)]
+    body = json.dumps([[], {}, {"chain": chain, "callbacks": None, "errbacks": None, "chord": None}])
+    shared.ledger.do(submit, Submission(id, "echo", unique("queue"), "ann", Message("{}", "{}", body)))
+
+    told = shared.client().put(place(id, "/cancellation")).json()
+    last = shared.client().get(place(id, "/events")).json()["events"][-1]
+
+    assert (told["state"], told["also"], told["also_count"]) == ("cancelled", behind, 3)
+    assert (last["kind"], last["data"]) == ("cancelled", {"also": behind, "also_count": 3})
+    assert [shared.client().get(place(link)).json()["state"] for link in behind] == ["cancelled"] * 3
 
 
 def test_a_running_job_is_asked_to_stop(shared: House):
@@ -383,8 +398,10 @@ def test_queues_tell_exact_counts_and_the_age_of_the_oldest(shared: House):
     assert told == {
         "name": queue,
         "paused": False,
+        "paused_at": None,
         "counts": {"queued": 2, "scheduled": 1},
         "oldest_queued_at": oldest["created_at"],
+        "workers": 0,
     }
 
 
@@ -403,6 +420,6 @@ def test_workers_are_told(shared: House, worker_of_the_house: str):
 def test_tasks_are_told_with_the_schema_of_their_arguments(shared: House):
     tasks = {task["name"]: task for task in shared.client().get("/api/v1/tasks").json()["tasks"]}
 
-    assert set(tasks) == {"add", "echo", "listed", "measured"}
+    assert set(tasks) == {"add", "echo", "limited", "listed", "measured"}
     assert tasks["add"]["schema"]["required"] == ["x"]
     assert (tasks["measured"]["queues"], tasks["add"]["description"]) == (["small", "large"], "Add two numbers.")

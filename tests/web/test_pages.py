@@ -91,6 +91,20 @@ def test_every_route_is_documented(place: tuple[str, str]):
     assert f"`{method} {path.removeprefix('/api/v1')}`" in told
 
 
+@pytest.mark.parametrize("place", API, ids=" ".join)
+def test_every_route_of_the_api_has_an_example(place: tuple[str, str]):
+    method, path = place
+    commands = re.findall(r"^curl (?:.*\\\n)*.*$", DOCS.read_text("utf-8"), re.MULTILINE)
+    address = re.compile(re.sub(r"\\{\w+\\}", r"\\$?[\\w.]+", re.escape(f"$CELERIAC{path}")) + r"""(?=["'?\s]|$)""")
+
+    assert [command for command in commands if address.search(command) and method_of(command) == method]
+
+
+def method_of(command: str) -> str:
+    named = re.search(r"-X (\w+)", command)
+    return named[1] if named else "POST" if " -d " in command else "GET"
+
+
 def test_every_state_kind_and_code_of_an_error_is_documented():
     from celeriac import errors
     from celeriac.jobs import ErrorCode, Kind
@@ -103,8 +117,15 @@ def test_every_state_kind_and_code_of_an_error_is_documented():
 
 
 def is_answer(error: object) -> bool:
-    """Whether an error is one that HTTP may answer with, and not one of starting or of a worker."""
-    from celeriac.errors import CannotStart, CeleriacError, LedgerVersion, ResultNotStorable
+    """Whether an error is one that HTTP may answer with, and not one of starting, of a worker or of `.delay()`."""
+    from celeriac.errors import (
+        CannotStart,
+        CeleriacError,
+        JobsNeverEnd,
+        LedgerVersion,
+        ResultNotStorable,
+        Unroutable,
+    )
 
-    private = (CannotStart, ResultNotStorable, LedgerVersion, CeleriacError)
+    private = (CannotStart, CeleriacError, JobsNeverEnd, LedgerVersion, ResultNotStorable, Unroutable)
     return isinstance(error, type) and issubclass(error, CeleriacError) and error not in private

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from celeriac.errors import CannotStart, LedgerVersion
+from celeriac.ledger import close_ledger
 from celeriac.settings import load
 from celeriac.web import serve
 from celeriac.web.server import address_of, bind
@@ -31,6 +32,7 @@ def test_a_taken_port_is_told_in_one_sentence(tmp_path: Path, blank_sqlite: Path
         port = other.getsockname()[1]
         with pytest.raises(CannotStart, match=f"Port {port} on 127.0.0.1 is taken.*CELERIAC_PORT"):
             serve(load(home=tmp_path, port=port, database_url=f"sqlite:///{blank_sqlite}"), app)
+    close_ledger(f"sqlite:///{blank_sqlite}")
 
 
 def test_an_address_of_another_machine_is_told():
@@ -48,6 +50,7 @@ def test_port_0_picks_a_free_one():
 def test_a_ledger_of_another_version_is_refused_before_anything_listens(tmp_path: Path):
     with pytest.raises(LedgerVersion, match="celeriac migrate"):
         serve(load(home=tmp_path, port=0), app)
+    close_ledger(load(home=tmp_path).ledger_url)
 
 
 def test_a_folder_of_pages_without_an_index_is_refused(tmp_path: Path):

@@ -3,6 +3,7 @@
 import json
 import socket
 import sqlite3
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -12,12 +13,13 @@ from typing import Any
 import httpx
 import pytest
 
+from celeriac.web.api import bodies
 from web.house import JSON, House, house, unique
 
 JOBS = "/api/v1/jobs"
 
 
-def post(house: House, body: str | bytes, **headers: str) -> httpx.Response:
+def post(house: House, body: str | bytes | Iterator[bytes], **headers: str) -> httpx.Response:
     return house.client().post(JOBS, content=body, headers={**JSON, **headers})
 
 
@@ -33,7 +35,7 @@ def test_an_accepted_job_is_answered_with_itself_and_its_place(shared: House):
     assert list(job) == [
         "id", "task", "state", "queue", "priority", "args", "result", "error", "progress", "attempt", "max_attempts",
         "owner", "tags", "cost", "created_at", "run_at", "expires_at", "started_at", "finished_at", "worker", "parent",
-        "root", "group", "schedule", "number",
+        "root", "group", "schedule", "batch", "number",
     ]  # fmt: skip
     assert (job["args"], job["tags"], job["owner"], job["number"]) == ({"x": 1, "y": 2}, ["t"], "ann", 1)
 
@@ -81,6 +83,13 @@ def test_numbers_keep_every_digit(shared: House):
 
     assert value.encode() in shared.client().get(f"{JOBS}/{job['id']}").content
     assert shared.client().get(JOBS, params={"q": job["id"]}).json()["jobs"][0]["args"]["value"][1] == 0.1
+
+
+def test_of_a_name_given_twice_the_last_counts_everywhere(shared: House):
+    job = post(shared, '{"task": "add", "args": {"x": 1, "x": 2}, "queue": "a", "queue": "b"}').json()
+    listed = shared.client().get(JOBS, params={"q": job["id"]}).json()["jobs"][0]
+
+    assert (job["args"], listed["args"], job["queue"]) == ({"x": 2}, {"x": 2}, "b")
 
 
 def test_any_character_survives(shared: House):
@@ -158,6 +167,27 @@ BAD = [
     ('{"task": "echo", "run_at": "2090-01-01T00:00:00Z", "delay": 1}', 422, "invalid-request", "/delay"),
     ('{"task": "echo", "expires_at": "2001-01-01T00:00:00Z"}', 422, "invalid-request", "/expires_at"),
     ('{"task": "echo", "delay": 60, "expires_at": "{now}"}', 422, "invalid-request", "/expires_at"),
+    ('{"task": "echo", "delay": 3155760001}', 422, "invalid-request", "/delay"),
+    ('{"task": "echo", "run_at": "2199-01-01T00:00:00Z"}', 422, "invalid-request", "/run_at"),
+    ('{"task": "echo", "priority": 9223372036854775808}', 422, "invalid-request", "/priority"),
+    ('{"task": "echo", "time_limit": 0}', 422, "invalid-request", "/time_limit"),
+    ('{"task": "echo", "time_limit": -1.5}', 422, "invalid-request", "/time_limit"),
+    ('{"task": "echo", "time_limit": "5"}', 422, "invalid-request", "/time_limit"),
+    ('{"task": "echo", "time_limit": true}', 422, "invalid-request", "/time_limit"),
+    ('{"task": "echo", "soft_time_limit": 0}', 422, "invalid-request", "/soft_time_limit"),
+    ('{"task": "echo", "soft_time_limit": 1e300}', 422, "invalid-request", "/soft_time_limit"),
+    ('{"task": "echo", "time_limit": 5, "soft_time_limit": 6}', 422, "invalid-request", "/soft_time_limit"),
+    ('{"task": "limited", "soft_time_limit": 61}', 422, "invalid-arguments", "/soft_time_limit"),
+    ('{"task": "echo", "unique": "k"}', 422, "invalid-request", "/unique"),
+    ('{"task": "echo", "unique": {}}', 422, "invalid-request", "/unique"),
+    ('{"task": "echo", "unique": {"key": ""}}', 422, "invalid-request", "/unique/key"),
+    ('{"task": "echo", "unique": {"key": "a\\u0000"}}', 422, "invalid-request", "/unique/key"),
+    ('{"task": "echo", "unique": {"key": "\\ud800"}}', 422, "invalid-request", "/unique/key"),
+    ('{"task": "echo", "unique": {"key": "k", "window": -1}}', 422, "invalid-request", "/unique/window"),
+    ('{"task": "echo", "unique": {"key": "k", "window": null}}', 422, "invalid-request", "/unique/window"),
+    ('{"task": "echo", "unique": {"key": "k", "until": 1}}', 422, "invalid-request", "/unique"),
+    ('{"task": "echo", "args": {"value": 1' + "0" * 5000 + "}}", 422, "invalid-arguments", "/args"),
+    ('{"task": "echo", "args": ' + '{"value":' * 10_000 + "1" + "}" * 10_000 + "}", 400, "not-json", "deeply"),
 ]
 
 
@@ -202,6 +232,52 @@ def test_a_body_that_is_not_declared_as_json_is_refused(shared: House, declared:
     assert (response.status_code, response.json()["code"]) == (415, "unsupported-media-type")
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Encoding": "gzip"},
+        {"Content-Encoding": "identity, br"},
+        {"Content-Type": "application/json; charset=utf-16"},
+        {"Content-Type": 'application/json;charset="latin-1"'},
+    ],
+)
+def test_a_body_that_is_compressed_or_not_utf_8_is_refused(shared: House, headers: dict[str, str]):
+    response = post(shared, '{"task": "echo"}', **headers)
+
+    [(name, value)] = headers.items()
+    assert (response.status_code, response.json()["code"]) == (415, "unsupported-media-type")
+    assert name in response.json()["detail"]
+    assert repr(value) in response.json()["detail"]
+
+
+def test_a_body_that_does_not_go_on_is_given_up(shared: House, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(bodies, "STALL_SECONDS", 0.05)
+    for begun in (b"", b'{"task": "ec'):
+        with socket.create_connection(("127.0.0.1", shared.port)) as connection:
+            connection.sendall(
+                f"POST {JOBS} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {shared.token()}\r\n"
+                "Content-Type: application/json\r\nContent-Length: 16\r\n\r\n".encode()
+                + begun
+            )
+            answer = b"".join(iter(lambda: connection.recv(4096), b""))  # to the end: the connection is closed
+
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"body-timeout" in answer
+
+
+def test_a_body_that_comes_slowly_is_read(shared: House, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(bodies, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(bodies, "SLOWEST_PER_SECOND", 1)
+    go_on = threading.Event()
+
+    def slow() -> Iterator[bytes]:
+        yield b'{"task": "echo"'
+        go_on.wait(0.3)  # longer than a body may stall at its beginning
+        yield b"}"
+
+    assert post(shared, slow()).status_code == 202
+
+
 def test_json_may_be_declared_with_a_charset(shared: House):
     assert post(shared, '{"task": "echo"}', **{"Content-Type": "Application/JSON; charset=utf-8"}).status_code == 202
 
@@ -240,6 +316,64 @@ def test_a_body_that_says_it_is_too_long_is_refused_before_it_is_sent(small: Hou
             "Content-Type: application/json\r\nContent-Length: 999999999\r\n\r\n".encode()
         )
         assert connection.recv(4096).startswith(b"HTTP/1.1 413")
+
+
+# Limits and unique jobs
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "kept"),
+    [
+        ("echo", {}, [None, None]),
+        ("echo", {"time_limit": 2.5}, [2.5, None]),
+        ("echo", {"soft_time_limit": 3}, [None, 3]),
+        ("echo", {"time_limit": 9, "soft_time_limit": 9}, [9, 9]),
+        ("limited", {}, [60, 50]),
+        ("limited", {"time_limit": 90}, [90, 50]),
+        ("limited", {"time_limit": 40}, [40, None]),
+        ("limited", {"soft_time_limit": 55}, [60, 55]),
+    ],
+)
+def test_a_time_limit_goes_to_the_worker_in_the_message(shared: House, task: str, given: Any, kept: list[Any]):
+    id = shared.submit(task, **given)["id"]
+    with shared.ledger.reading() as connection:
+        query = "SELECT headers FROM payloads JOIN jobs ON jobs.key = payloads.job WHERE id = ?"
+        [headers] = connection.exec_driver_sql(query, (id,)).scalars()
+
+    assert json.loads(headers)["timelimit"] == kept
+
+
+def test_a_unique_key_answers_the_job_it_stands_for(shared: House):
+    body = {"task": "add", "args": [1], "unique": {"key": unique("k")}}
+    first, again = (shared.client().post(JOBS, json=body) for _ in range(2))
+
+    assert (again.status_code, again.json()) == (202, first.json())
+    assert (first.headers.get("Unique-Replayed"), again.headers["Unique-Replayed"]) == (None, "true")
+    assert again.headers["Location"] == first.headers["Location"]
+    other = shared.client("bob").post(JOBS, json=body)
+    assert other.json()["id"] != first.json()["id"]
+
+
+def test_a_unique_key_holds_until_the_job_has_ended_and_through_its_window(shared: House):
+    queue, key = unique("q"), unique("k")
+    body = {"task": "echo", "queue": queue, "unique": {"key": key}}
+    first = shared.client().post(JOBS, json=body).json()["id"]
+    shared.end(queue)
+    second = shared.client().post(JOBS, json={**body, "unique": {"key": key, "window": 3600}}).json()["id"]
+    shared.end(queue)
+    third = shared.client().post(JOBS, json=body).json()
+
+    assert (first != second, third["id"], third["state"]) == (True, second, "succeeded")
+
+
+def test_a_unique_key_used_by_fifty_at_once_makes_one_job(shared: House):
+    client, body = shared.client(), {"task": "echo", "unique": {"key": unique("k")}}
+    with ThreadPoolExecutor(50) as pool:
+        responses = list(pool.map(lambda _: client.post(JOBS, json=body), range(50)))
+
+    assert {response.status_code for response in responses} == {202}
+    assert len({response.json()["id"] for response in responses}) == 1
+    assert sum("Unique-Replayed" not in response.headers for response in responses) == 1
 
 
 # Idempotency
@@ -330,8 +464,7 @@ def test_a_full_disk_is_told_and_nothing_acknowledged_is_lost(own: House):
 
 def set_max_pages(house: House, pages: int) -> None:
     """Make the database refuse to grow, as a full disk does."""
-    with house.ledger._turn:
-        connection = house.ledger._write_connection()
+    with house.ledger.writing() as connection:
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
         connection.rollback()
 

@@ -5,6 +5,6 @@ Pure values and checks, no I/O: the ledger takes a Principal as a required argum
 """
 
 from celeriac.access.principals import SYSTEM, Permission, Principal, Role
-from celeriac.access.tokens import digest, new_secret
+from celeriac.access.tokens import digest, faults_of, new_secret
 
-__all__ = ["SYSTEM", "Permission", "Principal", "Role", "digest", "new_secret"]
+__all__ = ["SYSTEM", "Permission", "Principal", "Role", "digest", "faults_of", "new_secret"]

@@ -7,6 +7,7 @@ somebody else's job looks exactly like one that does not exist.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from fnmatch import fnmatchcase
 
 
 class Permission(StrEnum):
@@ -18,7 +19,8 @@ class Permission(StrEnum):
     JOBS_SUBMIT = "jobs.submit"
     JOBS_CONTROL = "jobs.control"
     JOBS_CONTROL_ALL = "jobs.control-all"
-    SYSTEM_READ = "system.read"  # queues, workers, tasks
+    SYSTEM_READ = "system.read"  # queues, workers, tasks, stats, metrics
+    QUEUES_CONTROL = "queues.control"  # pause and resume
     TOKENS = "tokens"
 
 
@@ -36,7 +38,7 @@ _SUBMITTER = frozenset({Permission.JOBS_READ, Permission.JOBS_SUBMIT, Permission
 PERMISSIONS: dict[Role, frozenset[Permission]] = {
     Role.VIEWER: _VIEWER,
     Role.SUBMITTER: _SUBMITTER,
-    Role.OPERATOR: _VIEWER | _SUBMITTER | {Permission.JOBS_CONTROL_ALL},
+    Role.OPERATOR: _VIEWER | _SUBMITTER | {Permission.JOBS_CONTROL_ALL, Permission.QUEUES_CONTROL},
     Role.ADMIN: frozenset(Permission),
 }
 
@@ -47,7 +49,7 @@ class Principal:
 
     owner: str
     permissions: frozenset[Permission]
-    tasks: tuple[str, ...] = ()  # shell patterns of the only tasks it may submit; empty: all
+    tasks: tuple[str, ...] = ()  # shell patterns of the only tasks it may submit and retry; empty: all
 
     def may(self, permission: Permission) -> bool:
         """Say whether this principal carries the permission."""
@@ -60,6 +62,10 @@ class Principal:
     def controls(self, owner: str) -> bool:
         """Say whether jobs of this owner may be cancelled and retried."""
         return owner == self.owner or Permission.JOBS_CONTROL_ALL in self.permissions
+
+    def may_run(self, task: str) -> bool:
+        """Say whether it may submit and retry jobs of this task."""
+        return not self.tasks or any(fnmatchcase(task, pattern) for pattern in self.tasks)
 
 
 # Celeriac itself and task code that submits from inside a job.

@@ -6,27 +6,35 @@ run and where results are (`worker`), each named by path so that a client never 
 """
 
 import importlib
+import inspect
 import os
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import celery
 import kombu.transport
-from celery import chord, group
-from celery.canvas import _chain
 
-from celeriac.app.sender import LedgerAMQP
+from celeriac.access import SYSTEM
+from celeriac.app import errbacks
+from celeriac.app.coroutines import awaited
+from celeriac.app.sender import LedgerAMQP, capture, capturing
 from celeriac.errors import CannotStart
 from celeriac.instance import connect
-from celeriac.ledger import Ledger
+from celeriac.jobs import Job
+from celeriac.ledger import Ledger, read
 from celeriac.settings import Settings, load
 
 kombu.transport.TRANSPORT_ALIASES["celeriac"] = "celeriac.transport:Transport"
 
-CONFIGURATION: dict[str, Any] = {
+# What makes an app's jobs live in the ledger.
+OWN: dict[str, Any] = {
     "broker_url": "celeriac://",
+    "broker_read_url": None,
+    "broker_write_url": None,
     "result_backend": "celeriac.worker.backend:LedgerBackend",
     "worker_pool": "celeriac.worker.pool:Pool",
     "broker_connection_retry_on_startup": True,
@@ -34,15 +42,19 @@ CONFIGURATION: dict[str, Any] = {
     "task_serializer": "json",
     "result_serializer": "json",
     "result_extended": True,
-    "task_default_queue": "default",
-    "task_acks_late": True,
-    "worker_hijack_root_logger": False,
-    "worker_redirect_stdouts": False,
     # One broker window a worker: how much it holds is the transport's `room`, not a prefetch count.
     "worker_prefetch_multiplier": 0,
     "task_track_started": False,
     "worker_disable_rate_limits": True,  # a limit in one worker's memory would hold claimed jobs there
     "worker_lost_wait": 0.5,
+}
+# What a Celeriac app has beside that; `attach` leaves it to the app's author.
+CONFIGURATION: dict[str, Any] = {
+    **OWN,
+    "task_default_queue": "default",
+    "task_acks_late": True,
+    "worker_hijack_root_logger": False,
+    "worker_redirect_stdouts": False,
     "enable_utc": True,
     "timezone": "UTC",
 }
@@ -53,15 +65,89 @@ class Task(celery.Task):
 
     abstract = True
 
-    def replace(self, sig: Any) -> Any:
-        """Go on as another task, under the same id. Raises NotImplementedError for a chain, group or chord."""
-        if isinstance(sig, (group, chord, _chain)):
-            kind = type(sig).__name__.strip("_")
-            raise NotImplementedError(f"A task can be replaced by one task in this version, not by a {kind}.")
-        return super().replace(sig)
+    def on_replace(self, sig: Any) -> Any:
+        """Go on as another task or canvas under the same id."""
+        return replace_in_ledger(self, sig, super().on_replace)
 
 
-class Celeriac(celery.Celery):
+def replace_in_ledger(task: Any, sig: Any, on_replace: Callable[[Any], Any]) -> Any:
+    """Let a task go on as a canvas; what that sends commits with the end of the attempt."""
+    box = capture.get()
+    if box is None or task.request.is_eager:
+        return on_replace(sig)
+    with capturing():
+        box.replaced = True
+        return on_replace(sig)
+
+
+class Connected:
+    """What an app has that is tied to a ledger: a Celeriac, or one that `attach` was called on."""
+
+    mode = "own"
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings of this process."""
+        return load()
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger of this process; a forked child gets one of its own."""
+        return connect(self.settings)
+
+    def reruns(self, task: Any) -> bool:
+        """Say whether a started attempt of a task (None: an unknown one) that loses its worker runs again."""
+        return True
+
+
+class Owned(Connected):
+    """An app whose jobs live in the ledger, whatever CELERY_BROKER_URL says."""
+
+    def joining(self, connection: Any) -> AbstractContextManager[None]:
+        """Submit within a transaction of your own: what a block sends lives or dies with it.
+
+            with app.joining(connection):
+                add.delay(1, 2)
+
+        See `Ledger.joining` for the connections it takes.
+        """
+        return self.ledger.joining(connection)
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
+        """Return a connection to consume from."""
+        return super().connection_for_read(url or OWN["broker_url"], **options)  # type: ignore[misc]
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
+        """Return a connection to publish on."""
+        return super().connection_for_write(url or OWN["broker_url"], **options)  # type: ignore[misc]
+
+    def _task_from_fun(self, fun: Any, *args: Any, **options: Any) -> Any:
+        # A class attribute that is a plain function would become a method of the task.
+        if callable(options.get("cost")):
+            options["cost"] = staticmethod(options["cost"])
+        return super()._task_from_fun(awaited(fun), *args, **options)  # type: ignore[misc]
+
+    def register_task(self, task: Any, **options: Any) -> Any:
+        """Register a task made by a class."""
+        if inspect.iscoroutinefunction(task.run):
+            task.run = awaited(task.run)
+        return super().register_task(task, **options)  # type: ignore[misc]
+
+    def job(self, id: str) -> Job:
+        """Return the job behind a task id. Raises JobNotFound, where AsyncResult would say PENDING."""
+        return read.job(self.ledger, SYSTEM, id)
+
+
+def take_over(app: Any) -> None:
+    """Let an app's results be in the ledger, and its worker claim from it."""
+    app.backend_cls = OWN["result_backend"]  # CELERY_RESULT_BACKEND would win over the configuration
+    app.control_cls = "celeriac.app.control:LedgerControl"
+    errbacks.register(app)
+    app.steps["worker"].add("celeriac.worker.steps:LedgerStep")
+    app.steps["consumer"].add("celeriac.worker.steps:ClaimStep")
+
+
+class Celeriac(Owned, celery.Celery):
     """A Celery app with a ledger.
 
     `@app.task` takes, beside everything Celery's does: `cost`, a function of the task's
@@ -78,18 +164,7 @@ class Celeriac(celery.Celery):
         configuration = {**CONFIGURATION, **options.pop("config", {})}
         super().__init__(main, **options)
         self.conf.update(configuration)
-        self.steps["worker"].add("celeriac.worker.steps:LedgerStep")
-        self.steps["consumer"].add("celeriac.worker.steps:ClaimStep")
-
-    @cached_property
-    def settings(self) -> Settings:
-        """The settings of this process."""
-        return load()
-
-    @property
-    def ledger(self) -> Ledger:
-        """The ledger of this process; a forked child gets one of its own."""
-        return connect(self.settings)
+        take_over(self)
 
     def task(self, *args: Any, **options: Any) -> Any:
         """Make a task of a function. Unlike Celery's, it belongs to this app alone unless `shared=True`."""
@@ -97,9 +172,6 @@ class Celeriac(celery.Celery):
         return super().task(*args, **options)
 
     def _task_from_fun(self, fun: Any, *args: Any, **options: Any) -> Any:
-        # A class attribute that is a plain function would become a method of the task.
-        if callable(options.get("cost")):
-            options["cost"] = staticmethod(options["cost"])
         # Celery 5.7 warns of these two as class attributes. The queue is ours to route by (costs.py),
         # the priority is set once the task is bound.
         if "queue" in options:
@@ -135,10 +207,12 @@ def load_app(name: str) -> Celeriac:
         if len(apps) != 1:
             raise CannotStart(f"{module_name} has {len(apps)} Celery apps. Name one, as in `{module_name}:app`.")
         [found] = apps.values()
-    if not isinstance(found, Celeriac):
-        kind = type(found).__name__
-        raise CannotStart(f"{name} is a {kind}, not a Celeriac app. Make it with `app = Celeriac(...)`.")
-    return found
+    if isinstance(found, Connected):
+        return cast(Celeriac, found)
+    if isinstance(found, celery.Celery):
+        raise CannotStart(f"{name} is a Celery app without a ledger. Add `celeriac.attach(app)` where it is made.")
+    kind = type(found).__name__
+    raise CannotStart(f"{name} is a {kind}, not a Celery app. Name one, as in `{module_name}:app`.")
 
 
 def _import_trouble(module_name: str, error: BaseException) -> str:
@@ -157,4 +231,4 @@ def _import_trouble(module_name: str, error: BaseException) -> str:
     return f"The app {module_name} cannot be imported: {type(error).__name__}: {error}{place}"
 
 
-__all__ = ["Celeriac", "LedgerAMQP", "load_app"]
+__all__ = ["Celeriac", "Connected", "LedgerAMQP", "Owned", "load_app", "take_over"]

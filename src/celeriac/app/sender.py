@@ -6,7 +6,9 @@ pass with the final headers, body and queue. What a running attempt sends while 
 process, to be committed together with the attempt's outcome.
 """
 
-from collections.abc import Callable, Iterator
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -14,12 +16,14 @@ from typing import Any
 import celery
 from celery import signals
 from celery.app.amqp import AMQP
+from kombu import Queue
 from kombu.serialization import dumps
 
 from celeriac import clock
 from celeriac.access import SYSTEM
 from celeriac.app import costs
-from celeriac.errors import CeleriacError
+from celeriac.app.signature import redaction_of, signature_of
+from celeriac.errors import CeleriacError, Unroutable
 from celeriac.jobs import Chord, Message, Submission, preview
 from celeriac.ledger import submit
 from celeriac.ledger.sql import as_json
@@ -34,6 +38,7 @@ class Capture:
         self.chords: list[Chord] = []
         self.again: Submission | None = None
         self.open = False  # whether everything sent now belongs to the outcome
+        self.replaced = False  # whether the job goes on as the canvas that was sent
 
     def takes(self, submission: Submission) -> bool:
         """Keep a submission if it belongs to the outcome; say whether it was kept."""
@@ -75,21 +80,36 @@ class LedgerAMQP(AMQP):
             return publish(*args, **kwargs)
 
     def _create_task_sender(self) -> Callable[..., Any]:
+        publish = super()._create_task_sender()
+
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> None:
-            submission = self._submission(name, message, options)
+            queue = self._queue(options)
+            if isinstance(queue, Queue) and queue.exchange.type == "fanout":  # to every worker, by mail
+                publish(producer, name, message, **{**options, "queue": queue, "declare": [queue.exchange]})
+                return
+            submission = self._submission(name, message, str(getattr(queue, "name", queue)), options)
             box = capture.get()
             if box is None or not box.takes(submission):
                 self.app.ledger.do(submit, submission)
             signals.after_task_publish.send(
                 sender=name, body=message.body, headers=message.headers, exchange="", routing_key=submission.queue
             )
+            if message.sent_event:
+                told = {
+                    **message.sent_event,
+                    "queue": submission.queue,
+                    "exchange": "",
+                    "routing_key": submission.queue,
+                }
+                told |= {"args": message.headers["argsrepr"], "kwargs": message.headers["kwargsrepr"]}
+                self._event_dispatcher.publish("task-sent", told, producer, retry=False)
 
         return send_task_message
 
-    def _submission(self, name: str, message: Any, options: dict[str, Any]) -> Submission:
+    def _submission(self, name: str, message: Any, queue: str, options: dict[str, Any]) -> Submission:
         headers, properties, body, _ = message
         headers.update(options.pop("headers", None) or {})
-        queue = self._queue_name(options)
+        headers.pop("celeriac", None)  # what the worker knew of the attempt that sends itself again
         for option in ("priority", "reply_to", "correlation_id"):
             if options.get(option) is not None:
                 properties[option] = options[option]
@@ -104,14 +124,35 @@ class LedgerAMQP(AMQP):
         """Celery's routes, after the way a task's cost leads."""
         return [costs.route, *super().routes]
 
-    def _queue_name(self, options: dict[str, Any]) -> str:
-        queue = options.get("queue")
+    def _queue(self, options: dict[str, Any]) -> Any:
+        """Return the queue (or its name) a message is for: the one bound to its exchange, or the one named."""
+        queue, exchange, key = (options.get(name) for name in ("queue", "exchange", "routing_key"))
+        if exchange is not None and key:
+            name = getattr(exchange, "name", exchange)
+            if name == "":
+                return key
+            bound = [each for each in self.queues.values() if each.exchange and each.exchange.name == name]
+            found = next((each for each in bound if _matches(each, key)), None)
+            if found is not None:
+                return found
+            if queue is None or queue == self.default_queue:  # Celery puts that in where none was named
+                raise Unroutable(name, key)
         if queue is None:
-            exchange = options.get("exchange")
-            queue = options.get("routing_key") if exchange == "" else None
-        if queue is None:
-            queue = self.default_queue
-        return str(getattr(queue, "name", queue))
+            return self.default_queue
+        if isinstance(queue, str):  # not by [], which makes a queue of any name
+            return self.queues.aliases.get(queue) or self.queues.get(queue, queue)
+        return queue
+
+
+def _matches(queue: Queue, key: str) -> bool:
+    """Say whether a message with this routing key reaches a queue that is bound to its exchange."""
+    if queue.exchange.type == "fanout":
+        return True
+    pattern = queue.routing_key or ""
+    if queue.exchange.type != "topic":
+        return bool(pattern == key)
+    expression = re.escape(pattern).replace(r"\*", "[^.]+").replace(r"\#", ".*")
+    return re.fullmatch(expression, key) is not None
 
 
 def _submission(app: Any, headers: dict[str, Any], properties: dict[str, Any], body: Any, queue: str) -> Submission:
@@ -122,20 +163,24 @@ def _submission(app: Any, headers: dict[str, Any], properties: dict[str, Any], b
     task = app.tasks.get(headers["task"])
     eta, expires = headers.get("eta"), headers.get("expires")
     chord = embed.get("chord")
+    text = _text(data)
+    shown, secret = shown_arguments(task, app.settings.redact, arguments, keywords, text)
+    if secret:  # what Celery made of them for its logs and events
+        headers |= {"argsrepr": "()", "kwargsrepr": preview(shown)}
     return Submission(
         id=headers["id"],
         task=headers["task"],
         queue=queue,
         owner=_owner(),
         # Time is the ledger's: a worker never sees an ETA or an expiry to wait for.
-        message=Message(as_json({**headers, "eta": None, "expires": None}), as_json(properties), _text(data)),
-        args=preview(arguments_by_name(task, arguments, keywords)),
+        message=Message(as_json({**headers, "eta": None, "expires": None}), as_json(properties), text),
+        args=preview(shown),
         priority=int(properties.get("priority") or 0),
         cost=costs.as_column(costs.cost_of(task, arguments, keywords)),
         run_at=clock.parsed(eta),
         expires_at=clock.parsed(expires),
         max_attempts=getattr(task, "max_attempts", None),
-        rerun=True,
+        rerun=app.reruns(task),
         parent=headers.get("parent_id"),
         root=headers.get("root_id"),
         group=headers.get("group"),
@@ -144,26 +189,28 @@ def _submission(app: Any, headers: dict[str, Any], properties: dict[str, Any], b
     )
 
 
+def shown_arguments(
+    task: Any, redact: Sequence[str], arguments: Sequence[Any], keywords: dict[str, Any], body: str
+) -> tuple[dict[str, Any], bool]:
+    """Return arguments as people may see them, and whether some of them are hidden. `body` holds them as JSON."""
+    redaction = redaction_of(task, redact)
+    names = signature_of(task).names if task is not None and arguments else []
+    listed = redaction.positional(names, arguments)
+    if not redaction.suspects(body.encode("utf-8", "surrogatepass")):
+        return arguments_by_name(task, listed, keywords), listed != list(arguments)
+    plain, named, _ = json.loads(body)  # what JSON makes of them can be looked through
+    shown = redaction.value(arguments_by_name(task, redaction.positional(names, plain), named))
+    return shown, shown != arguments_by_name(task, plain, named)
+
+
 def arguments_by_name(task: Any, arguments: Any, keywords: dict[str, Any]) -> dict[str, Any]:
     """Return arguments as an object by the task's parameter names, or {"args", "kwargs"} where they have none."""
     if not arguments:
         return dict(keywords)
-    names = getattr(task, "celeriac_parameters", None) or _parameters(task)
+    names = signature_of(task).names if task is not None else None
     if names is None or len(arguments) > len(names):
         return {"args": list(arguments), "kwargs": dict(keywords)}
     return {**dict(zip(names, arguments, strict=False)), **keywords}
-
-
-def _parameters(task: Any) -> list[str] | None:
-    import inspect
-
-    if task is None:
-        return None
-    parameters = inspect.signature(task.run).parameters.values()
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    names = [parameter.name for parameter in parameters if parameter.kind in positional]
-    task.__class__.celeriac_parameters = names
-    return names
 
 
 def _owner() -> str:

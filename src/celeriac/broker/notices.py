@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,9 @@ _NOTICE_ITEMS = 100
 _PAUSE_SECONDS = 0.1
 _PAUSE_MOST_SECONDS = 5.0
 _WAIT_SECONDS = 30.0
+# Each notice is a transaction. Those that follow soon after another wait for company; a lone one does not.
+_SOON_SECONDS = 0.02
+_LINGER_SECONDS = 0.005
 
 
 def _connect(url: str) -> "psycopg.Connection[Any]":
@@ -168,10 +172,15 @@ class NoticeAnnouncer(_Thread):
 
     def _work(self, connection: "psycopg.Connection[Any]") -> None:
         connection.execute("SET synchronous_commit = off")  # nothing is lost that matters
+        told_at = 0.0
         while True:
             with self._wake:
                 while not self._waiting and not self._closing:
                     self._wake.wait()
+            if time.monotonic() - told_at < _SOON_SECONDS:
+                self._ended.wait(_LINGER_SECONDS)
+            told_at = time.monotonic()
+            with self._wake:
                 waiting, self._waiting = self._waiting, []
             if not waiting:
                 return

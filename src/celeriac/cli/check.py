@@ -1,28 +1,21 @@
-"""`celeriac check`: what is wrong with the settings, the home, the database or the app; starts nothing.
+"""`celeriac check`: what is wrong with the settings, the machine, the database or the app; starts nothing.
 
 Each finding is an error (something would not work), a warning (worth knowing) or fine. It writes
-nothing either: a database that is missing stays missing.
+nothing either: a database that is missing stays missing. Next: checks/.
 """
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
-from celeriac.cli.database import open_existing, sqlite_file
 from celeriac.cli.options import app_argument, home_option, json_option, load_settings
 from celeriac.cli.output import console, print_json, suggest
 from celeriac.cli.trouble import FAILED
 from celeriac.errors import CeleriacError
 
-if TYPE_CHECKING:
-    from celeriac.settings import Settings
-
-FINE, WARNING, ERROR = "fine", "warning", "error"
-MARKS = {FINE: ("✓", "green"), WARNING: ("!", "yellow"), ERROR: ("✗", "red")}
+MARKS = {"fine": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +38,7 @@ def command(ctx: click.Context, app: str | None, home: Path | None, as_json: boo
     Exits with 1 when there is an error; warnings alone are fine.
     """
     findings = list(look(app, home))
-    failed = any(finding.level == ERROR for finding in findings)
+    failed = any(finding.level == "error" for finding in findings)
     if as_json:
         print_json({"ok": not failed, "findings": [asdict(finding) for finding in findings]})
     else:
@@ -55,64 +48,26 @@ def command(ctx: click.Context, app: str | None, home: Path | None, as_json: boo
 
 
 def look(app: str | None, home: Path | None) -> Iterator[Finding]:
-    """Look at everything in turn; without valid settings there is nothing else to see."""
+    """Look at everything in turn; without valid settings there is nothing else to see.
+
+    What is wrong with the database or the app is told once, though several looks need it.
+    """
     try:
         settings = load_settings(home=home, app=app)
     except CeleriacError as error:
-        yield Finding(ERROR, "settings", error.detail)
+        yield Finding("error", "settings", error.detail)
         return
-    yield Finding(FINE, "settings", f"web on {settings.host}:{settings.port}")
+    yield Finding("fine", "settings", f"web on {settings.host}:{settings.port}")
+    from celeriac.cli.checks import LOOKS
+
+    told = set()
     for about, looks in LOOKS.items():
         try:
             yield from (Finding(level, about, message) for level, message in looks(settings))
         except CeleriacError as error:
-            yield Finding(ERROR, about, error.detail)
-
-
-def _home(settings: "Settings") -> Iterator[tuple[str, str]]:
-    home = settings.home.absolute()
-    if not home.exists():
-        parent = next(folder for folder in home.parents if folder.exists())
-        if os.access(parent, os.W_OK | os.X_OK):
-            yield WARNING, f"{home} does not exist yet; the first start makes it"
-        else:
-            yield ERROR, f"{home} does not exist and {parent} is not writable"
-    elif not home.is_dir():
-        yield ERROR, f"{home} is not a folder. Set CELERIAC_HOME to another"
-    elif not os.access(home, os.W_OK | os.X_OK):
-        yield ERROR, f"{home} is not writable. Make it so, or set CELERIAC_HOME to another"
-    elif home.stat().st_mode & 0o077:
-        yield WARNING, f"{home} is open to other users; the next start closes it"
-    else:
-        yield FINE, str(home)
-
-
-def _database(settings: "Settings") -> Iterator[tuple[str, str]]:
-    from celeriac.ledger import migrations
-
-    file = sqlite_file(settings)
-    if file is not None and not file.exists():
-        yield WARNING, f"{file} does not exist yet; `celeriac dev` and `celeriac migrate` make it"
-        return
-    open_existing(settings)
-    yield FINE, f"{file or 'the server'} is at this version ({migrations.head()})"
-
-
-def _app(settings: "Settings") -> Iterator[tuple[str, str]]:
-    from celeriac.app import Tasks, load_app
-
-    if not settings.app:
-        yield WARNING, "no app was named; say `celeriac check mymodule:app` or set CELERIAC_APP"
-        return
-    names = Tasks(load_app(settings.app)).names
-    if names:
-        yield FINE, f"{settings.app} has {len(names)} tasks: {', '.join(names)}"
-    else:
-        yield WARNING, f"{settings.app} has no tasks; give a function @app.task"
-
-
-Look: TypeAlias = Callable[["Settings"], Iterator[tuple[str, str]]]
-LOOKS: dict[str, Look] = {"home": _home, "database": _database, "app": _app}
+            if error.detail not in told:
+                yield Finding("error", about, error.detail)
+            told.add(error.detail)
 
 
 def show(findings: list[Finding]) -> None:
@@ -120,7 +75,8 @@ def show(findings: list[Finding]) -> None:
     from rich.text import Text
 
     out = console()
+    width = max(len(finding.about) for finding in findings) + 2
     for finding in sorted(findings, key=lambda finding: list(MARKS).index(finding.level)):
         mark, style = MARKS[finding.level]
-        line = Text().append(f"{mark} ", style=style).append(finding.about.ljust(10), style="bold")
+        line = Text().append(f"{mark} ", style=style).append(finding.about.ljust(width), style="bold")
         out.print(line.append(finding.message))

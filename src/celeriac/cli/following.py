@@ -1,7 +1,7 @@
 """Following a job to its end on the terminal: its events as lines, its progress as a bar.
 
-Called by `submit` and `watch`. Without a terminal there is no bar, only lines. Ctrl-C stops the
-following, never the job.
+Called by `submit` and `watch`; crowd.py follows many at once. Without a terminal there is no bar, only
+lines. Ctrl-C stops the following, never the job.
 """
 
 import json
@@ -29,14 +29,15 @@ def follow(client: "Client", id: str, history: bool = False) -> dict[str, Any]:
     """Show a job's progress, and with `history` its events, until it ends; return the job."""
     job: dict[str, Any] = client.job(id)
     number = 0
-    with _interruptible(id), _bar() as bar:
+    told = f"The job goes on. Follow it with `celeriac watch {id}`, end it with `celeriac jobs cancel {id}`."
+    with interruptible(told), bars() as bar:
         task = bar.add_task(job["task"], total=None, note="")
         while True:
             if history:
                 number = print_events(client, id, number)
             if is_final(job["state"]):
                 return job
-            _update(bar, task, job)
+            update(bar, task, job)
             job = client.job(id, wait=LOOK_SECONDS)
 
 
@@ -98,7 +99,8 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 200 else text[:199] + "…"
 
 
-def _bar() -> Progress:
+def bars() -> Progress:
+    """Return the display of bars, on stderr; nothing is drawn without a terminal."""
     out = notes()
     return Progress(
         SpinnerColumn(),
@@ -113,7 +115,8 @@ def _bar() -> Progress:
     )
 
 
-def _update(bar: Progress, task: Any, job: dict[str, Any]) -> None:
+def update(bar: Progress, task: Any, job: dict[str, Any]) -> None:
+    """Draw the progress of a job."""
     progress = job.get("progress") or {}
     style = STATE_STYLES.get(job["state"], "default")
     description = f"{job['task']} [{style}]{job['state']}[/]"
@@ -124,15 +127,13 @@ def _update(bar: Progress, task: Any, job: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _interruptible(id: str) -> Iterator[None]:
+def interruptible(told: str) -> Iterator[None]:
     """Let Ctrl-C end the following with a sentence and the terminal as it was."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
-        notes().print(
-            f"The job goes on. Follow it with `celeriac watch {id}`, end it with `celeriac jobs cancel {id}`."
-        )
+        notes().print(told)
         raise click.exceptions.Exit(INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGINT, before)

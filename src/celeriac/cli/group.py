@@ -14,6 +14,8 @@ from celeriac.cli.trouble import told
 SECTIONS = {
     "Try it": {
         "demo": "Start the demo: its tasks, two workers, a web page.",
+        "init": "Write a starting point: an app of two tasks, settings.",
+        "bench": "Measure this machine: submits, jobs, latency.",
     },
     "Serve an app": {
         "dev": "Run everything for one app, and reload it when its files change.",
@@ -22,13 +24,16 @@ SECTIONS = {
         "keeper": "Run the keeper: due jobs, rescue, retention.",
     },
     "Work with jobs": {
-        "submit": "Submit a job and wait for its result.",
-        "watch": "Follow a job until it ends.",
+        "submit": "Submit a job and wait for its result, or many from a file.",
+        "watch": "Follow jobs until they end.",
         "jobs": "List jobs; show, cancel and retry them.",
+        "queues": "List queues; pause and resume them.",
+        "workers": "List the workers.",
     },
     "Look after it": {
         "check": "Say what is wrong with the settings, the database or the app.",
         "migrate": "Bring the database to this version.",
+        "backup": "Copy the ledger while everything runs, and check the copy.",
         "token": "Make, list and revoke tokens; print a login link.",
     },
 }

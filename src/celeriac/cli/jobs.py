@@ -1,6 +1,7 @@
-"""`celeriac jobs`: the newest jobs as a table, and below it what is done with single ones.
+"""`celeriac jobs`: the newest jobs as a table, and below it what is done with single ones, or with all of a filter.
 
-Everything goes over HTTP, so it works from any machine with a token.
+Everything goes over HTTP, so it works from any machine with a token. Next: operations.py for the
+moves on a filter.
 """
 
 from collections.abc import Callable
@@ -10,33 +11,31 @@ from typing import Any
 
 import click
 
-from celeriac.cli.arguments import moment
-from celeriac.cli.options import WORDS, Server, json_option, server_options
-from celeriac.cli.output import STATE_STYLES, console, local, notes, print_json, shown, suggest
+from celeriac.cli.options import Server, filter_options, json_option, server_options
+from celeriac.cli.output import STATE_STYLES, Column, console, local, notes, print_json, shown, suggest, table
 from celeriac.cli.trouble import FAILED, tell
 from celeriac.errors import CeleriacError
 from celeriac.states import State
 
+ids_argument = click.argument("ids", nargs=-1, metavar="[ID]…")
+all_option = click.option("--all", "everything", is_flag=True, help="All jobs, without a filter.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask first.")
+
 
 @click.group("jobs", invoke_without_command=True)
-@click.option("--state", type=WORDS, default=(), help=f"One or more of {', '.join(State)}.")
-@click.option("--task", type=WORDS, default=(), help="Of these tasks.")
-@click.option("--queue", type=WORDS, default=(), help="In these queues.")
-@click.option("--owner", type=WORDS, default=(), help="Submitted by these owners.")
-@click.option("--tag", type=WORDS, default=(), help="With one of these tags.")
-@click.option("-q", "--q", metavar="TEXT", help="Whose id, task, tag or error type begins with this.")
-@click.option("--since", metavar="MOMENT", help="Submitted since then; 2h means two hours ago.")
-@click.option("--until", metavar="MOMENT", help="Submitted before then.")
+@filter_options
 @click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="So many at most.")
 @json_option
 @server_options
 @click.pass_context
-def command(ctx: click.Context, /, limit: int, as_json: bool, server: Server, **filters: Any) -> None:
-    """List jobs, newest first; with a command, show, cancel or retry single ones."""
+def command(ctx: click.Context, /, filter: dict[str, Any], limit: int, as_json: bool, server: Server) -> None:
+    """List jobs, newest first; with a command, show, cancel or retry them."""
     if ctx.invoked_subcommand is not None:
+        if filter:
+            raise click.UsageError(f"Write --{next(iter(filter))} behind `{ctx.invoked_subcommand}`.")
         ctx.obj = server
         return
-    jobs = islice(server.client().jobs(**narrowed(filters)), limit)
+    jobs = islice(server.client().jobs(**filter), limit)
     if as_json:
         for job in jobs:
             print_json(job)
@@ -49,7 +48,7 @@ def command(ctx: click.Context, /, limit: int, as_json: bool, server: Server, **
 @command.command("show")
 @click.argument("id")
 @json_option
-@click.pass_obj
+@server_options
 def show(server: Server, id: str, as_json: bool) -> None:
     """Show the job ID with its arguments, its result or error, and where it is."""
     job = server.client().job(id)
@@ -64,7 +63,7 @@ def show(server: Server, id: str, as_json: bool) -> None:
 @click.argument("id")
 @click.option("--after", type=click.IntRange(min=0), default=0, help="Only those behind this number.")
 @json_option
-@click.pass_obj
+@server_options
 def events(server: Server, id: str, after: int, as_json: bool) -> None:
     """Print the history of the job ID."""
     from celeriac.cli.following import event_line
@@ -77,36 +76,65 @@ def events(server: Server, id: str, after: int, as_json: bool) -> None:
 
 
 @command.command("cancel")
-@click.argument("ids", nargs=-1, required=True, metavar="ID…")
+@ids_argument
+@filter_options
+@all_option
+@yes_option
 @json_option
-@click.pass_obj
+@server_options
 @click.pass_context
-def cancel(ctx: click.Context, server: Server, ids: tuple[str, ...], as_json: bool) -> None:
-    """Cancel jobs; a running one is told to stop, and killed if it does not."""
-    ctx.exit(_each(server.client().cancel, ids, as_json))
+def cancel(ctx: click.Context, /, server: Server, ids: tuple[str, ...], as_json: bool, **which: Any) -> None:
+    """Cancel jobs, by ID or all that match a filter; a running one is told to stop, and killed if it does not.
+
+    With a filter it asks first, and concerns the jobs that are there now and have not ended.
+
+    \b
+      celeriac jobs cancel 019a7c1e-7b1c-7d30-8a55-5f2c5e0b9a11
+      celeriac jobs cancel --state queued --task render
+    """
+    from celeriac.cli.operations import CANCEL, operate
+
+    ctx.exit(
+        operate(CANCEL, server, as_json=as_json, **which)
+        if _chosen(ids, **which)
+        else _each(server.client().cancel, ids, as_json)
+    )
 
 
 @command.command("retry")
-@click.argument("ids", nargs=-1, required=True, metavar="ID…")
+@ids_argument
+@filter_options
+@all_option
+@yes_option
 @json_option
-@click.pass_obj
+@server_options
 @click.pass_context
-def retry(ctx: click.Context, server: Server, ids: tuple[str, ...], as_json: bool) -> None:
-    """Run failed or cancelled jobs again, under their own ids."""
-    ctx.exit(_each(server.client().retry, ids, as_json))
+def retry(ctx: click.Context, /, server: Server, ids: tuple[str, ...], as_json: bool, **which: Any) -> None:
+    """Run failed or cancelled jobs again, under their own ids: by ID, or all that match a filter.
+
+    With a filter it asks first, and concerns the jobs that have failed or were cancelled by now.
+
+    \b
+      celeriac jobs retry 019a7c1e-7b1c-7d30-8a55-5f2c5e0b9a11
+      celeriac jobs retry --state failed --since 2h
+    """
+    from celeriac.cli.operations import RETRY, operate
+
+    ctx.exit(
+        operate(RETRY, server, as_json=as_json, **which)
+        if _chosen(ids, **which)
+        else _each(server.client().retry, ids, as_json)
+    )
 
 
-def narrowed(filters: dict[str, Any]) -> dict[str, Any]:
-    """Return the filters that were given, as the API takes them: names with commas, times as RFC 3339."""
-    given = {name: value for name, value in filters.items() if value}
-    return {
-        name: moment(value, -1)
-        if name in ("since", "until")
-        else ",".join(value)
-        if isinstance(value, tuple)
-        else value
-        for name, value in given.items()
-    }
+def _chosen(ids: tuple[str, ...], filter: dict[str, Any], everything: bool, yes: bool) -> bool:
+    """Say whether jobs are chosen by a filter and not by their ids; it has to be one of the two."""
+    by_filter = bool(filter) or everything
+    if by_filter and ids:
+        raise click.UsageError("Give ids or a filter, not both.")
+    if not by_filter and not ids:
+        raise click.UsageError("Say which jobs: their ids, a filter such as --task NAME, or --all.")
+    return by_filter
 
 
 def _each(move: Callable[[str], Any], ids: tuple[str, ...], as_json: bool) -> int:
@@ -132,20 +160,18 @@ def _now(job: dict[str, Any]) -> str:
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     if not rows:
         notes().print("No jobs.")
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("id", "task", "state", "queue", "submitted", "took"):
-        table.add_column(title, overflow="fold" if title == "id" else "ellipsis", no_wrap=title != "id")
-    for job in rows:
-        state = Text(job["state"], style=STATE_STYLES.get(job["state"], ""))
-        queue, task = Text(job["queue"]), Text(job["task"])
-        table.add_row(job["id"], task, state.append(_share(job)), queue, local(job["created_at"]), _took(job))
-    console().print(table)
+    styles = [STATE_STYLES.get(job["state"], "") for job in rows]
+    table([
+        Column("id", [job["id"] for job in rows]),
+        Column("task", [job["task"] for job in rows], drop=1, least=8),
+        Column("state", [job["state"] + _share(job) for job in rows], styles=styles),
+        Column("queue", [job["queue"] for job in rows], drop=2, least=6),
+        Column("submitted", [local(job["created_at"]) for job in rows], drop=3),
+        Column("took", [_took(job) for job in rows], drop=4),
+    ])  # fmt: skip
 
 
 def _share(job: dict[str, Any]) -> str:
@@ -166,15 +192,15 @@ def _describe(job: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
+    sheet = Table(box=None, pad_edge=False, show_header=False)
+    sheet.add_column(style="dim", no_wrap=True)
+    sheet.add_column(overflow="fold")
     for name, value in job.items():
         if value in (None, [], {}) and name != "result":
             continue
         text = local(value) if name.endswith("_at") else _flat(value)
-        table.add_row(name, Text(text, style=STATE_STYLES.get(text, "") if name == "state" else ""))
-    console().print(table)
+        sheet.add_row(name, Text(text, style=STATE_STYLES.get(text, "") if name == "state" else ""))
+    console().print(sheet)
 
 
 def _flat(value: Any) -> str:

@@ -10,7 +10,9 @@ import setproctitle
 
 from celeriac.cli.supervisor.lifeline import hold_on
 from celeriac.errors import CannotStart
-from celeriac.settings import Settings
+from celeriac.settings import Settings, unknown_variables
+
+log = logging.getLogger(__name__)
 
 LINE = "%(asctime)s %(levelname)s %(message)s"
 
@@ -28,6 +30,8 @@ def begin(title: str, settings: Settings) -> None:
         raise CannotStart(f"CELERIAC_LOG_LEVEL is {settings.log_level!r}. Use DEBUG, INFO, WARNING or ERROR.")
     logging.basicConfig(level=level, format=LINE)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of every look at the version
+    for name, nearest in unknown_variables().items():
+        log.warning("%s is set, and nobody reads it.%s", name, f" Is {nearest} meant?" if nearest else "")
 
 
 def take_title(title: str) -> None:

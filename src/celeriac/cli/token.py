@@ -4,8 +4,10 @@ These commands work on the ledger directly, so they need its database, not a tok
 is shown once, alone on stdout.
 """
 
+import re
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,8 +21,26 @@ if TYPE_CHECKING:
     from celeriac.ledger import Ledger
     from celeriac.ledger.keys import Token
 
-DAY_MICROS = 86_400 * 1_000_000
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+YEARS_MOST = 100
 TICKET_SECONDS = 600
+
+
+class Length(click.ParamType[int]):
+    """A length of time such as 30d, 12h or 90m, in microseconds."""
+
+    name = "length"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)([smhd])", str(value))
+        seconds = float(found[1]) * UNITS[found[2]] if found else 0
+        if not 0 < seconds <= YEARS_MOST * 365.25 * UNITS["d"]:
+            self.fail(f"{value!r} is not a length of time such as 30d, 12h or 90m, of at most {YEARS_MOST} years")
+        return int(seconds * 1_000_000)
+
+
 role_option = click.option(
     "--role", type=click.Choice([role.value for role in Role]), default=Role.SUBMITTER.value, show_default=True,
     help="What it may do.",
@@ -33,21 +53,29 @@ def command() -> None:
 
 
 @command.command("create")
-@click.option("--name", required=True, help="What it is for, as `ci` or `grafana`.")
+@click.argument("name")
 @role_option
 @click.option("--owner", help="Whose jobs it submits; the name if not given.")
 @click.option(
-    "--days", type=click.FloatRange(0, 36_500, min_open=True), help="Expires after so many days; never if not given."
+    "--task",
+    "tasks",
+    multiple=True,
+    metavar="PATTERN",
+    help="It may submit and retry only these tasks, as `mail.*`; may be given several times.",
 )
+@click.option("--expires", type=Length(), help="Ends after so long, as `30d` or `12h`; never if not given.")
 @home_option
-def create(name: str, role: str, owner: str | None, days: float | None, home: Path | None) -> None:
-    """Make a token and print its secret, which is not shown again."""
+def create(
+    name: str, role: str, owner: str | None, tasks: tuple[str, ...], expires: int | None, home: Path | None
+) -> None:
+    """Make a token called NAME and print its secret, which is not shown again."""
     from celeriac.ledger import keys
 
-    expires_at = None if days is None else clock.micros() + int(days * DAY_MICROS)
-    click.echo(keys.create_token(_ledger(home), name, owner or name, Role(role), expires_at))
-    notes().print(f"This secret is shown only now. It may do what a {role} may.", style="dim")
-    suggest(f"celeriac token revoke {name}", "ends it")
+    expires_at = None if expires is None else clock.micros() + expires
+    click.echo(keys.create_token(_ledger(home), name, owner or name, Role(role), expires_at, tasks))
+    narrowed = f", with the tasks {', '.join(tasks)}" if tasks else ""
+    notes().print(f"This secret is shown only now. It may do what a {role} may{narrowed}.", style="dim", markup=False)
+    suggest(f"celeriac token revoke {shlex.quote(name)}", "ends it")
 
 
 @command.command("list")
@@ -63,7 +91,7 @@ def list_(home: Path | None, as_json: bool) -> None:
             print_json(_record(token))
         return
     _show(tokens)
-    suggest("celeriac token create --name NAME")
+    suggest("celeriac token create NAME")
 
 
 @command.command("revoke")
@@ -105,7 +133,7 @@ def _ledger(home: Path | None) -> "Ledger":
 
 def _record(token: "Token") -> dict[str, object]:
     return {
-        "id": token.id, "name": token.name, "owner": token.owner, "role": token.role.value,
+        "id": token.id, "name": token.name, "owner": token.owner, "role": token.role.value, "tasks": token.tasks,
         "created_at": clock.rfc3339(token.created_at), "expires_at": clock.rfc3339(token.expires_at),
         "revoked_at": clock.rfc3339(token.revoked_at),
     }  # fmt: skip
@@ -116,11 +144,14 @@ def _show(tokens: "list[Token]") -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("name", "owner", "role", "created", "in force", "id"):
+    for title in ("name", "owner", "role", "tasks", "created", "in force", "id"):
         table.add_column(title)
     for token in tokens:
         state = _state(token)
-        cells = [token.name, token.owner, token.role.value, local(clock.rfc3339(token.created_at)), state, token.id]
+        cells = [
+            token.name, token.owner, token.role.value, ", ".join(token.tasks) or "all",
+            local(clock.rfc3339(token.created_at)), state, token.id,
+        ]  # fmt: skip
         table.add_row(*map(Text, cells), style="dim" if state in ("revoked", "expired") else None)
     console().print(table)
 

@@ -8,7 +8,7 @@ import os
 import socket
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,15 +19,36 @@ if TYPE_CHECKING:
     from celeriac.app import Celeriac
 
 
+class Pool(click.ParamType[str]):
+    """One of the pools that jobs can run in."""
+
+    name = "pool"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in ("prefork", "threads", "solo"):
+            self.fail(f"the pools are prefork, threads and solo; jobs do not run in {value!r}", param, ctx)
+        return str(value)
+
+
+POOL = Pool()
+
+
 @click.command("worker")
 @app_argument
 @home_option
 @click.option("-Q", "--queues", type=WORDS, default=(), help="Queues to work on; else all queues of the app.")
 @click.option("-c", "--concurrency", type=click.IntRange(1, 1000), help="Jobs at a time; else one per CPU.")
+@click.option(
+    "-P",
+    "--pool",
+    type=POOL,
+    help="How jobs run: prefork (the default, in processes), threads, or solo.",
+)
 @click.option("-n", "--name", default="worker", show_default=True, help="Name of the node; the host is added.")
 @click.pass_context
 def command(
-    ctx: click.Context, app: str | None, home: Path | None, queues: tuple[str, ...], concurrency: int | None, name: str
+    ctx: click.Context, app: str | None, home: Path | None, queues: tuple[str, ...], concurrency: int | None,
+    pool: str | None, name: str,
 ) -> None:  # fmt: skip
     """Run a worker node of APP (module:attribute).
 
@@ -44,15 +65,14 @@ def command(
     application = load_app(settings.app)
     open_existing(settings)
     queues = queues or queues_of(application)
-    ctx.exit(worker.run(settings, application, queues, concurrency or os.cpu_count() or 1, name))
+    ctx.exit(worker.run(settings, application, queues, concurrency or os.cpu_count() or 1, name, pool))
 
 
 def queues_of(app: "Celeriac") -> tuple[str, ...]:
-    """Return all queues of an app: its tasks' own and the one for everything else."""
+    """Return all queues of an app: its tasks' own, the one for everything else, and those of `task_queues`."""
     from celeriac.app import Tasks
 
-    named = [queue for info in Tasks(app).infos for queue in info.queues]
-    return tuple(dict.fromkeys([*named, str(app.conf.task_default_queue)]))
+    return tuple(dict.fromkeys([*Tasks(app).queues, str(app.conf.task_default_queue), *app.amqp.queues]))
 
 
 def _tell_root() -> None:

@@ -14,12 +14,12 @@ from typing import Protocol
 from setproctitle import setproctitle
 
 from celeriac import clock
-from celeriac.broker import Listener
-from celeriac.broker.announcements import Ear
+from celeriac.broker import Ear, listen
 from celeriac.errors import CeleriacError
 from celeriac.instance import connect
 from celeriac.keeper.due import Due
 from celeriac.keeper.leader import Leader, LeadLost
+from celeriac.keeper.operator import Operator
 from celeriac.keeper.pruner import Pruner
 from celeriac.keeper.rescuer import Rescuer
 from celeriac.keeper.tally import Tally
@@ -42,17 +42,18 @@ class Loop:
 
     def __init__(self, settings: Settings) -> None:
         self.leader = Leader(connect(settings), settings.leader_seconds)
-        self._due = Due(self.leader)
+        self._due, self._operator = Due(self.leader), Operator(self.leader)
         self._beat_seconds = min(settings.beat_seconds, settings.leader_seconds / 3)
         self._duties: list[Duty] = [
             self._due,
             Rescuer(self.leader, settings.lease_seconds),
+            self._operator,
             Tally(self.leader),
             Pruner(self.leader, settings.job_days, settings.event_days),
         ]
         self._next: dict[Duty, float] = dict.fromkeys(self._duties, 0.0)
         self._beat_at = 0.0
-        self._listener = Listener(settings.ledger_url, Ear.KEEPER)
+        self._listener = listen(settings.announcements_url, Ear.KEEPER)
         self._stopping = False
 
     def run(self) -> None:
@@ -99,7 +100,7 @@ class Loop:
         if select.select([self._listener], [], [], seconds)[0] and any(
             news.due_at is not None for news in self._listener.receive()
         ):
-            self._next[self._due] = 0.0
+            self._next[self._due] = self._next[self._operator] = 0.0
 
 
 def run(settings: Settings) -> int:

@@ -1,16 +1,19 @@
-"""Deletes what is old, in batches so small that no submit waits for them.
+"""Deletes what is old, in steps so short that no submit waits for them.
 
-Jobs go `job_days` after their end, their events after `event_days`; chords, keys, mail and
-gone workers go with them. Members of a chord that has not fired are kept.
+Jobs go `job_days` after their end, their events after `event_days`; what belonged to them goes with
+them, and what nothing refers to any more when no job is left. Members of a chord that has not fired are kept.
 """
 
 from celeriac import clock
 from celeriac.keeper.leader import Leader
-from celeriac.ledger import upkeep
+from celeriac.ledger import pruning, stale
+from celeriac.ledger.pruning import Ended
 
 LOOK_SECONDS = 60.0
-PAUSE_SECONDS = 0.05
-BATCH = 500
+PAUSE_SECONDS = 0.02
+STEP_SECONDS = {"sqlite": 0.008, "postgresql": 0.2}  # for a transaction; on SQLite all others wait so long
+BATCH = 50  # jobs to begin with
+BATCH_MIN, BATCH_MAX = 5, 500
 DAY = 86_400_000_000
 MAIL_AGE = 3_600_000_000
 
@@ -22,16 +25,63 @@ class Pruner:
         self._leader = leader
         self._job_age = int(job_days * DAY)
         self._event_age = int(event_days * DAY)
-        self._events_after = (0, 0)
+        self._batch = BATCH
+        self._step_seconds = STEP_SECONDS[leader.ledger.dialect]
+        self._jobs_after = Ended()
+        self._events_after: Ended | None = None
+        self._marks: dict[stale.Walk, int | str] = {walk: walk.start for walk in stale.WALKS}
 
     def tick(self) -> float:
-        """Delete one batch of each kind; return the seconds until the next, soon while there is more."""
+        """Delete a little of what is old; return the seconds until the next time, soon while there is more."""
         now = clock.micros()
+        if self._prune_jobs(now - self._job_age) or self._prune_events(now - self._event_age):
+            return PAUSE_SECONDS
+        return PAUSE_SECONDS if self._sweep(now) else LOOK_SECONDS
+
+    def _prune_jobs(self, before: int) -> bool:
+        """Delete a batch of old jobs; say whether there may be more."""
+        old = pruning.old_jobs(self._leader.ledger, self._jobs_after, before, self._batch)
+        if not old:
+            self._jobs_after = Ended()
+            return False
         with self._leader.transaction() as tx:
-            jobs = upkeep.prune_jobs(tx, now - self._job_age, BATCH)
-            mark = upkeep.prune_events(tx, self._events_after, now - self._event_age, BATCH)
-            if mark is None and jobs < BATCH:
-                upkeep.prune_rest(tx, now - self._job_age, now - MAIL_AGE)
-        if mark is not None:
-            self._events_after = mark
-        return PAUSE_SECONDS if jobs >= BATCH or mark is not None else LOOK_SECONDS
+            began = clock.monotonic()
+            pruning.prune_jobs(tx, [ended.key for ended in old], before)
+        self._adapt(clock.monotonic() - began)
+        self._jobs_after = old[-1]  # not the start: members of a chord that has not fired stay behind
+        return True
+
+    def _prune_events(self, before: int) -> bool:
+        """Delete the events of a batch of old jobs; say whether there may be more."""
+        ledger = self._leader.ledger
+        after = self._events_after or pruning.first_with_events(ledger, before)
+        old = pruning.old_jobs(ledger, after, before, self._batch)
+        self._events_after = old[-1] if old else after
+        if not old:
+            return False
+        with self._leader.transaction() as tx:
+            began = clock.monotonic()
+            pruning.prune_events(tx, [ended.key for ended in old], before)
+        self._adapt(clock.monotonic() - began)
+        return True
+
+    def _sweep(self, now: int) -> bool:
+        """Delete what nothing refers to any more; say whether there is more."""
+        before = now - self._job_age
+        found = False
+        for walk, mark in self._marks.items():
+            rows, next_mark = stale.stale(self._leader.ledger, walk, mark, before, now)
+            if rows:
+                with self._leader.transaction() as tx:
+                    stale.drop(tx, walk, rows, before, now)
+            self._marks[walk] = next_mark
+            found |= bool(rows) and next_mark != walk.start
+        with self._leader.transaction() as tx:
+            return stale.drop_heads(tx, before, now - MAIL_AGE, now, self._batch) >= self._batch or found
+
+    def _adapt(self, seconds: float) -> None:
+        """Take fewer jobs at a time when a step took too long, more when it was short."""
+        wanted = self._batch * 2 if seconds < self._step_seconds / 2 else self._batch
+        if seconds > self._step_seconds:
+            wanted = int(self._batch * self._step_seconds / seconds)
+        self._batch = min(max(wanted, BATCH_MIN), BATCH_MAX)

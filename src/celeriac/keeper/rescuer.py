@@ -9,12 +9,14 @@ import logging
 from collections.abc import Mapping
 
 from celeriac import clock
+from celeriac.keeper.detour import Detour
 from celeriac.keeper.leader import Leader
 from celeriac.ledger import nodes, upkeep
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
+BATCH = 500
 
 
 class Rescuer:
@@ -26,6 +28,7 @@ class Rescuer:
         self._silence: dict[str, tuple[int, float]] = {}  # worker -> its counter, and how long it has stood still
         self._looked_at: float | None = None
         self._refusals = leader.refusals
+        self._detour = Detour(BATCH)
 
     def tick(self) -> float:
         """Look once at every worker and rescue what needs it; return the seconds until the next look."""
@@ -38,9 +41,9 @@ class Rescuer:
             with self._leader.transaction() as tx:
                 for name in nodes.lose(tx, dead):
                     log.warning("Worker %s is silent for %.0f s and taken for dead.", name, self._lease_seconds)
-        while upkeep.any_orphan(ledger):
-            with self._leader.transaction() as tx:
-                log.info("Rescued %d jobs.", upkeep.rescue(tx))
+        while upkeep.any_orphan(ledger, self._detour.skip):
+            with self._detour.batch() as (most, skip), self._leader.transaction() as tx:
+                log.info("Rescued %d jobs.", upkeep.rescue(tx, most, skip))
         return LOOK_SECONDS
 
     def dead(self, counters: Mapping[str, int]) -> list[str]:

@@ -86,7 +86,7 @@ _forking = ExitStack()
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 __all__ = [
-    "ORDER", "Asked", "Group", "Ledger", "Move", "Sighting", "Transaction", "batches", "cancel", "claim", "close_ledger", "finish",
-    "forget", "keys", "mail", "nodes", "note", "open_chord", "open_ledger", "operations", "queues", "purge", "read", "remark", "reopen",
-    "sight", "start", "submit", "upkeep",
+    "ORDER", "Asked", "Group", "Ledger", "Move", "Sighting", "Transaction", "batches", "cancel", "claim",
+    "close_ledger", "finish", "forget", "keys", "mail", "nodes", "note", "open_chord", "open_ledger", "operations",
+    "purge", "queues", "read", "remark", "reopen", "sight", "start", "submit", "upkeep",
 ]  # fmt: skip

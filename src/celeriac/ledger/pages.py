@@ -24,7 +24,7 @@ from celeriac.ledger.store import Ledger
 from celeriac.ledger.summaries import SUMMARY, summary_of
 from celeriac.states import State
 
-STRETCH = 2_000  # jobs looked at for one page
+STRETCH = 1_000  # jobs looked at for one page
 TAGS_MOST = 200  # tags in use, beyond which the beginning of one is looked for job by job
 DENSE = 0.5  # the share of all jobs from which on ranges save nothing
 

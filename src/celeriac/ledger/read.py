@@ -21,7 +21,7 @@ from celeriac.states import State
 
 _UNFINISHED = Sql("SELECT id FROM jobs WHERE id IN ({each}) AND state NOT IN ('succeeded', 'failed', 'cancelled')")
 _QUEUED = Sql(
-    "SELECT 1 FROM jobs {by[jobs_ready]} WHERE state = 'queued'"
+    "SELECT 1 FROM jobs {by[jobs_ready]} WHERE state = 'queued' AND observed = 0"
     " AND queue IN ({each} EXCEPT SELECT name FROM queues WHERE paused_at IS NOT NULL) LIMIT 1"
 )
 _RUNNING = Sql("SELECT worker, COUNT(*) AS jobs FROM jobs {by[jobs_running]} WHERE state = 'running' GROUP BY worker")

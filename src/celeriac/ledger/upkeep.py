@@ -70,7 +70,7 @@ def any_orphan(ledger: Ledger, skip: int = 0) -> bool:
 
 
 def rescue(tx: Transaction, most: int = 500, skip: int = 0) -> int:
-    """Take jobs from workers that are gone, but for the first few: unstarted ones are given back, started ones run again
+    """Take jobs from workers that are gone, but for the first few: those not started are given back, others run again
     or fail by their policy (`finish.decide`). Return how many."""
     now = clock.micros()
     rows = tx.run(_ORPHANS, most=most, skip=skip).all()

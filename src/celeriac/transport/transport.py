@@ -10,6 +10,7 @@ import json
 import logging
 import select
 import time
+from collections import deque
 from collections.abc import Callable
 from queue import Empty
 from typing import Any, Protocol
@@ -18,24 +19,26 @@ import msgspec
 from kombu.transport import virtual
 
 from celeriac import clock
-from celeriac.broker import Listener
-from celeriac.broker.announcements import Ear
+from celeriac.broker import Ear, Listener, listen
 from celeriac.errors import LedgerFull, LedgerUnavailable
 from celeriac.instance import connect
 from celeriac.jobs import Claimed, Message, Submission, new_id
-from celeriac.ledger import Ledger, mail, submit
+from celeriac.ledger import Ledger, mail, purge, submit
 from celeriac.ledger.sql import as_json
 from celeriac.settings import load
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
+PURGE_AT_ONCE = 500
 
 
 class Source(Protocol):
     """Who claims jobs for a transport: the worker node."""
 
-    queues: frozenset[str]
+    @property
+    def queues(self) -> frozenset[str]:
+        """The queues it claims from."""
 
     def fetch(self) -> None:
         """Claim what there is room for, if it is not being done already."""
@@ -89,6 +92,7 @@ class Channel(virtual.Channel):
             self.ledger.do(mail.put, ([queue], json.dumps(message)))
 
     def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **_: Any) -> None:
+        self.connection.tables.pop(exchange, None)  # everybody who is bound by now
         queues = [queue for _, _, queue in self.get_table(exchange)]
         if queues:
             self.ledger.do(mail.put, (queues, json.dumps(message)))
@@ -113,6 +117,16 @@ class Channel(virtual.Channel):
             default = "topic"
         return super().typeof(exchange, default)
 
+    def _lookup(self, exchange: str, routing_key: str, default: str | None = None) -> Any:
+        if not exchange:
+            return [routing_key]
+        kind = self.typeof(exchange)
+        found = kind.lookup(self.get_table(exchange), exchange, routing_key, default)
+        if not found and kind.type == "direct":  # a reply, for a mailbox that was made since we looked
+            self.connection.tables.pop(exchange, None)
+            found = kind.lookup(self.get_table(exchange), exchange, routing_key, default)
+        return found
+
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
         if not self.connection.is_job_queue(queue):
             mail.bind(self.ledger, exchange, routing_key or "", pattern or "", queue)
@@ -128,7 +142,13 @@ class Channel(virtual.Channel):
         return 0
 
     def _purge(self, queue: str) -> int:
-        return len(mail.take(self.ledger, [queue], 10_000))
+        count = len(mail.take(self.ledger, [queue], 10_000))
+        while True:
+            with self.ledger.transaction() as tx:
+                cancelled = purge(tx, queue, PURGE_AT_ONCE)
+            count += cancelled
+            if cancelled < PURGE_AT_ONCE:
+                return count
 
     def _delete(self, queue: str, *_: Any, **__: Any) -> None:
         mail.drop(self.ledger, queue)
@@ -163,6 +183,7 @@ class Transport(virtual.Transport):
         self.source: Source | None = None
         self.passing: set[str] = set()  # mailboxes that end with their consumer
         self.tables: dict[str, tuple[float, list[tuple[str, str, str]]]] = {}
+        self._letters: deque[tuple[str, str]] = deque()  # taken out of the ledger and not delivered yet
         self._listener: Listener | None = None
         self._loop: Any = None
         self._settings = load()
@@ -187,7 +208,7 @@ class Transport(virtual.Transport):
     def listen(self) -> Listener:
         """Return this connection's ear, opened on first use."""
         if self._listener is None:
-            self._listener = Listener(self._settings.ledger_url, Ear.WORKER)
+            self._listener = listen(self._settings.announcements_url, Ear.WORKER)
             if self._loop is not None:
                 self._loop.add_reader(self._listener.fileno(), self._hear)
         return self._listener
@@ -196,7 +217,7 @@ class Transport(virtual.Transport):
         """Wait for mail or work without an event loop; raises TimeoutError when the time is over."""
         deadline = None if timeout is None else time.monotonic() + timeout
         listener = self.listen()
-        while not self._deliver_mail():
+        while not self._deliver_letter():
             left = LOOK_SECONDS if deadline is None else min(LOOK_SECONDS, deadline - time.monotonic())
             if left <= 0:
                 raise TimeoutError
@@ -234,17 +255,24 @@ class Transport(virtual.Transport):
             self.source.look()
         self._deliver_mail()
 
-    def _deliver_mail(self) -> int:
-        boxes = [queue for queue in self._callbacks if not self.is_job_queue(queue)]
-        try:
-            letters = mail.take(self.ledger, boxes) if boxes else []
-        except (LedgerUnavailable, LedgerFull) as error:  # small talk: looked for again in a second
-            log.warning("%s", error)
-            return 0
-        for queue, message in letters:
-            if callback := self._callbacks.get(queue):
-                callback(json.loads(message))
-        return len(letters)
+    def _deliver_mail(self) -> None:
+        while self._deliver_letter():
+            pass
+
+    def _deliver_letter(self) -> bool:
+        """Deliver one letter, as a caller of `drain_events` counts on; say whether there was one."""
+        if not self._letters:
+            boxes = [queue for queue in self._callbacks if not self.is_job_queue(queue)]
+            try:
+                self._letters.extend(mail.take(self.ledger, boxes) if boxes else [])
+            except (LedgerUnavailable, LedgerFull) as error:  # small talk: looked for again in a second
+                log.warning("%s", error)
+        if not self._letters:
+            return False
+        queue, message = self._letters.popleft()
+        if callback := self._callbacks.get(queue):
+            callback(json.loads(message))
+        return True
 
     def close_connection(self, connection: Any) -> None:
         """Stop listening and forget the mailboxes that end with this connection."""
@@ -268,10 +296,7 @@ _decode: Callable[[str], Any] = msgspec.json.Decoder().decode
 
 def _message(job: Claimed) -> dict[str, Any]:
     headers = _decode(job.message.headers)
-    headers["celeriac"] = {
-        "key": job.key, "attempt": job.attempt, "owner": job.owner, "queue": job.queue, "task": job.task,
-        "deaths": job.deaths,
-    }  # fmt: skip
+    headers["celeriac"] = {"key": job.key}  # the node knows the rest
     properties = _decode(job.message.properties)
     properties["delivery_tag"] = job.key
     properties["delivery_info"] = {"exchange": "", "routing_key": job.queue, "redelivered": False}

@@ -1,10 +1,11 @@
 """The front: the outermost layer, which every request passes.
 
 Refuses hosts that are not served here, hands the rest to the router, adds the security
-headers to every answer and makes a problem of every error. Pure ASGI, since each layer is
-paid by each request. Next: the route's guard in `auth.py`.
+headers to every answer, makes a problem of every error, and counts. Pure ASGI, since each
+layer is paid by each request. Next: the route's guard in `auth.py`.
 """
 
+import time
 from collections.abc import Iterable, MutableMapping
 from typing import Any
 
@@ -13,7 +14,9 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from celeriac.errors import HostNotAllowed
+from celeriac.web.auth import header
 from celeriac.web.hosts import name_of
+from celeriac.web.metrics import Metrics
 from celeriac.web.problems import problem
 
 API = "/api/"
@@ -23,7 +26,7 @@ HEALTH = ("/healthz", "/readyz")
 SECURITY = [
     (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"),
     (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
+    (b"referrer-policy", b"same-origin"),  # with no-referrer browsers would hide the Origin of our own forms, too
 ]
 NOT_KEPT = [*SECURITY, (b"cache-control", b"no-store")]
 
@@ -31,10 +34,11 @@ NOT_KEPT = [*SECURITY, (b"cache-control", b"no-store")]
 class Front:
     """Wraps the router."""
 
-    def __init__(self, router: ASGIApp, routes: Iterable[BaseRoute], hosts: frozenset[str]) -> None:
+    def __init__(self, router: ASGIApp, routes: Iterable[BaseRoute], hosts: frozenset[str], metrics: Metrics) -> None:
         self._router = router
         self._routes = routes
         self._hosts = hosts
+        self._metrics = metrics
         self._known: set[bytes] = set()  # Host headers that were found good
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,13 +46,16 @@ class Front:
         if scope["type"] != "http":
             await self._router(scope, receive, send)
             return
-        headers = SECURITY if not scope["path"].startswith(API) else NOT_KEPT
-        started = False
+        begun, status = time.perf_counter(), 0
+        api = scope["path"].startswith(API)
+        headers = NOT_KEPT if api else SECURITY
+        if api and scope["method"] == "HEAD":  # the server leaves the body out, it has kept the scope as it was
+            scope = {**scope, "method": "GET"}
 
         async def send_on(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 message["headers"] = [*message["headers"], *headers]
             await send(message)
 
@@ -56,12 +63,16 @@ class Front:
             self._check_host(scope)
             await self._router(scope, receive, send_on)
         except Exception as error:
-            if started:
+            if status:
                 raise
-            response = problem(error)
+            response = problem(error, as_page=not api and "text/html" in (header(scope, b"accept") or ""))
             if isinstance(error, HTTPException) and error.status_code == 405:
                 response.headers["Allow"] = self._methods(scope)
             await response(scope, receive, send_on)
+        finally:
+            if status:
+                route = f"{scope['method']} {scope.get('template', 'unknown')}"
+                self._metrics.request(route, status, time.perf_counter() - begun)
 
     def _check_host(self, scope: MutableMapping[str, Any]) -> None:
         given = [value for name, value in scope["headers"] if name == b"host"]
@@ -79,4 +90,6 @@ class Front:
         for route in self._routes:
             if route.matches(scope)[0] is not Match.NONE:
                 methods |= getattr(route, "methods", None) or set()
+        if "GET" in methods:
+            methods.add("HEAD")
         return ", ".join(sorted(methods))

@@ -4,6 +4,7 @@
 TOLD, so nothing is served that is not described.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,18 +15,37 @@ from starlette.routing import BaseRoute
 import celeriac
 from celeriac.web.api import PREFIX
 from celeriac.web.api import shapes as shape
-from celeriac.web.api.submissions import JobBody
+from celeriac.web.api.batches import BatchBody, BatchJobs, BatchShape
+from celeriac.web.api.operations import OperationBody, OperationPage, OperationShape
+from celeriac.web.api.queries import JobFilter
+from celeriac.web.api.queues import QueuePage, QueueShape
+from celeriac.web.api.requests import JobBody
+from celeriac.web.api.system import StatsShape
+from celeriac.web.api.tokens import TokenBody, TokenPage, TokenShape
+from celeriac.web.endpoints import SUBMITS
 from celeriac.web.permissions import PERMISSIONS
 from celeriac.web.problems import MEDIA_TYPE, Problem
 
 SHAPES = (
     JobBody,
+    BatchBody,
+    BatchShape,
+    BatchJobs,
     shape.JobShape,
     shape.JobPage,
     shape.EventPage,
-    shape.QueuePage,
+    shape.CancelledShape,
+    OperationBody,
+    OperationShape,
+    OperationPage,
+    QueueShape,
+    QueuePage,
     shape.WorkerPage,
     shape.TaskPage,
+    StatsShape,
+    TokenBody,
+    TokenShape,
+    TokenPage,
     Problem,
 )
 
@@ -39,30 +59,47 @@ DESCRIPTION = (
 TOLD: dict[tuple[str, str], tuple[str, str, str, str]] = {
     ("POST", "/jobs"): ("Submit a job", "202", "Job",
                         "-H 'Content-Type: application/json' -d '{\"task\": \"echo\", \"args\": {\"value\": 1}}'"),
+    ("POST", "/jobs/batch"): ("Submit a batch", "202", "BatchJobs", "-H 'Content-Type: application/json'"
+                              " -d '{\"jobs\": [{\"task\": \"echo\"}, {\"task\": \"echo\", \"args\": [1]}]}'"),
+    ("GET", "/batches/{id}"): ("Look at a batch", "200", "Batch", ""),
+    ("POST", "/tasks/{task}/jobs"): ("Submit a job of a task", "202", "Job",
+                                     "-H 'Content-Type: application/json' -d '{}'"),
     ("GET", "/jobs"): ("List jobs", "200", "JobPage", "'{url}?state=queued,running&limit=10'"),
     ("GET", "/jobs/{id}"): ("Look at a job", "200", "Job", "'{url}?wait=30'"),
     ("GET", "/jobs/{id}/events"): ("Read a job's history", "200", "EventPage", ""),
-    ("PUT", "/jobs/{id}/cancellation"): ("Cancel a job", "202", "Job", "-X PUT"),
+    ("PUT", "/jobs/{id}/cancellation"): ("Cancel a job", "202", "Cancelled", "-X PUT"),
     ("POST", "/jobs/{id}/retries"): ("Send a job through again", "202", "Job", "-X POST"),
+    ("POST", "/cancellations"): ("Cancel all that match", "202", "Operation",
+                                 "-H 'Content-Type: application/json' -d '{\"filter\": {\"queue\": [\"small\"]}}'"),
+    ("POST", "/retries"): ("Send all that match through again", "202", "Operation",
+                           "-H 'Content-Type: application/json' -d '{\"filter\": {\"state\": [\"failed\"]}}'"),
+    ("GET", "/operations"): ("List operations", "200", "OperationPage", "'{url}?limit=10'"),
+    ("GET", "/operations/{id}"): ("Look at an operation", "200", "Operation", ""),
     ("GET", "/queues"): ("List queues", "200", "QueuePage", ""),
+    ("GET", "/queues/{name}"): ("Look at a queue", "200", "Queue", ""),
+    ("PUT", "/queues/{name}/pause"): ("Pause a queue", "200", "Queue", "-X PUT"),
+    ("DELETE", "/queues/{name}/pause"): ("Resume a queue", "200", "Queue", "-X DELETE"),
     ("GET", "/workers"): ("List workers", "200", "WorkerPage", ""),
     ("GET", "/tasks"): ("List tasks", "200", "TaskPage", ""),
+    ("GET", "/stats"): ("Look at the whole", "200", "Stats", "'{url}?minutes=60'"),
+    ("GET", "/tokens"): ("List tokens", "200", "TokenPage", ""),
+    ("POST", "/tokens"): ("Make a token", "201", "Token", "-H 'Content-Type: application/json'"
+                          " -d '{\"name\": \"ci\", \"role\": \"submitter\", \"tasks\": [\"mail.*\"]}'"),
+    ("DELETE", "/tokens/{id}"): ("Revoke a token", "200", "Token", "-X DELETE"),
 }  # fmt: skip
 
-_SUBMIT: dict[str, Any] = {
-    "description": (
-        "Answers once the job is written and safe. With an `Idempotency-Key` a repeated request answers the first job "
-        "again, with `Idempotency-Replayed: true`; use one whenever you might send a request twice."
-    ),
-    "parameters": [
-        {"name": "Idempotency-Key", "in": "header", "required": False, "description": "Your name for this request.",
-         "schema": {"type": "string", "minLength": 1, "maxLength": 255}},
-    ],
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/JobBody"}}},
-    },
+# The bodies of the routes that read theirs themselves.
+BODIES = {
+    ("POST", "/cancellations"): "OperationBody",
+    ("POST", "/retries"): "OperationBody",
+    ("POST", "/tokens"): "TokenBody",
+}
+# What stands for {id} and {name} in an example.
+VARIABLES = {
+    "jobs": "$JOB", "batches": "$BATCH", "tasks": "$TASK", "operations": "$OPERATION",
+    "tokens": "$TOKEN_ID", "queues": "$QUEUE",
 }  # fmt: skip
+_REF = "#/components/schemas/{name}"
 
 
 def document(routes: Sequence[BaseRoute]) -> dict[str, Any]:
@@ -71,11 +108,14 @@ def document(routes: Sequence[BaseRoute]) -> dict[str, Any]:
         title="Celeriac", version=celeriac.__version__, description=DESCRIPTION,
         routes=[route for route in routes if not hasattr(route, "path") or route.path.startswith(PREFIX)],
     )  # fmt: skip
-    paths = {path.replace("{id:path}", "{id}"): methods for path, methods in made["paths"].items()}
-    paths.setdefault(f"{PREFIX}/jobs", {})["post"] = dict(_SUBMIT)
+    paths = {path.replace(":path}", "}"): methods for path, methods in made["paths"].items()}
+    for path, operation in SUBMITS.items():
+        paths.setdefault(PREFIX + path, {})["post"] = dict(operation)
     for (method, path), told in TOLD.items():
         _describe(paths[PREFIX + path][method.lower()], method, PREFIX + path, told)
-    _, schemas = msgspec.json.schema_components(SHAPES, ref_template="#/components/schemas/{name}")
+    _, schemas = msgspec.json.schema_components(SHAPES, ref_template=_REF)
+    schemas["JobFilter"] = JobFilter.model_json_schema(ref_template=_REF.replace("{name}", "{model}"))
+    schemas["OperationBody"]["properties"]["filter"] = {"$ref": _REF.format(name="JobFilter")}
     made["paths"] = paths
     made["security"] = [{"token": []}, {"session": []}]
     made["components"] = {
@@ -95,6 +135,9 @@ def _describe(operation: dict[str, Any], method: str, path: str, told: tuple[str
     operation["operationId"] = title.lower().replace("'", "").replace(" ", "_")
     operation["x-permission"] = PERMISSIONS[method, path]
     operation["x-curl"] = _curl(path, rest)
+    if (method, path.removeprefix(PREFIX)) in BODIES:
+        schema = {"$ref": _REF.format(name=BODIES[method, path.removeprefix(PREFIX)])}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     operation["responses"] = {
         status: _response(title, answer, "application/json"),
         "default": _response("A problem", "Problem", MEDIA_TYPE),
@@ -102,11 +145,12 @@ def _describe(operation: dict[str, Any], method: str, path: str, told: tuple[str
 
 
 def _response(description: str, name: str, media_type: str) -> dict[str, Any]:
-    schema = {"$ref": f"#/components/schemas/{name}"}
+    schema = {"$ref": _REF.format(name=name)}
     return {"description": description, "content": {media_type: {"schema": schema}}}
 
 
 def _curl(path: str, rest: str) -> str:
-    url = "$CELERIAC" + path.replace("{id}", "$JOB")
+    noun = path.removeprefix(f"{PREFIX}/").partition("/")[0]
+    url = "$CELERIAC" + re.sub(r"\{\w+\}", VARIABLES.get(noun, ""), path)
     target = rest.replace("'{url}", f'"{url}').replace("'", '"') if "{url}" in rest else f"{rest} {url}".strip()
     return f'curl -H "Authorization: Bearer $TOKEN" {target}'

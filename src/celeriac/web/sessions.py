@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from itsdangerous import BadSignature, URLSafeSerializer
+from starlette.requests import Request
 
 from celeriac import clock
 from celeriac.access import Principal, Role
@@ -56,6 +57,10 @@ class Sessions:
             if name == self.name:
                 return value
         return None
+
+    def is_open(self, request: Request) -> bool:
+        """Say whether a browser is logged in."""
+        return self.principal(self.cookie_of(request.headers.get("cookie")) or "") is not None
 
     @cached_property
     def _key(self) -> str:

@@ -6,6 +6,7 @@ who waits, the tasks that may be submitted. Handlers find it with `site(request)
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from celeriac.app import Celeriac, Tasks, connect
 from celeriac.ledger import ORDER, Group, Ledger, Move, migrations
 from celeriac.settings import Settings
 from celeriac.stream import Hub
+from celeriac.web.metrics import Metrics
 from celeriac.web.waves import Waves
 
 # Python hands the interpreter over every 5 ms by default, which is how long a commit's thread would wait for
@@ -33,7 +35,8 @@ class Site:
 
     def __init__(self, settings: Settings, app: Celeriac) -> None:
         self.settings = settings
-        self.tasks = Tasks(app)
+        self.tasks = Tasks(app, settings.redact)
+        self.metrics = Metrics()
 
     async def start(self) -> None:
         """Open the ledger, refuse one of another version, begin to commit and to listen."""
@@ -47,17 +50,23 @@ class Site:
 
         self.group = Group(self.ledger, ORDER, deliver=deliver)
         self._waves = Waves(self.group)
-        self.hub = Hub(self.ledger, self.settings.ledger_url)
+        self.hub = Hub(self.ledger, self.settings.announcements_url)
         self.hub.start()
+        self.metrics.start()
 
     async def stop(self) -> None:
         """Wake who waits, commit what was handed over, end the thread."""
+        self.metrics.stop()
         await self.hub.stop()
         await asyncio.to_thread(self.group.stop)
 
     async def do(self, move: Move[Any, Any], item: Any) -> Any:
         """Make a move together with those of other requests; return its answer after the commit or raise its error."""
-        return await self._waves.add(move, item)
+        begun = time.perf_counter()
+        answer = await self._waves.add(move, item)
+        self.metrics.moves[move.__name__] += 1
+        self.metrics.writes.add(time.perf_counter() - begun)
+        return answer
 
 
 def site(request: Request) -> Site:

@@ -11,27 +11,24 @@ from dataclasses import replace
 from typing import Any
 
 import kombu.utils.json
+import msgspec
 from celery import states as celery_states
 from celery.backends.asynchronous import AsyncBackendMixin, BaseResultConsumer
 from celery.backends.base import BaseBackend
 from celery.exceptions import TaskRevokedError
+from celery.result import GroupResult
 from kombu.exceptions import EncodeError
 
+from celeriac import clock
 from celeriac.access import SYSTEM
 from celeriac.app import capture, capturing
-from celeriac.broker import Listener
-from celeriac.broker.announcements import Ear
+from celeriac.broker import Ear, Listener, listen
 from celeriac.errors import JobNotFound
-from celeriac.jobs import (
-    CHORD_RESULTS,
-    Chord,
-    Failure,
-    Job,
-    storable,
-)
-from celeriac.ledger import open_chord, read
+from celeriac.jobs import CHORD_RESULTS, Chord, ErrorCode, Failure, Job, Remark, storable
+from celeriac.ledger import forget, open_chord, read, remark
 from celeriac.states import State
-from celeriac.worker.capture import Box, failure_of
+from celeriac.worker.capture import Box
+from celeriac.worker.failures import failure_of
 
 CELERY_STATES = {
     State.SCHEDULED: celery_states.PENDING,
@@ -42,6 +39,12 @@ CELERY_STATES = {
     State.FAILED: celery_states.FAILURE,
     State.CANCELLED: celery_states.REVOKED,
 }
+
+
+# What the tracer stores by itself: results, which are noted, and what the ledger knows anyway.
+_NOTED = frozenset({celery_states.SUCCESS, celery_states.FAILURE, celery_states.RETRY, celery_states.REVOKED})
+_KNOWN = frozenset({celery_states.PENDING, celery_states.RECEIVED, celery_states.STARTED, celery_states.REJECTED,
+                    celery_states.IGNORED})  # fmt: skip
 
 
 class LedgerBackend(AsyncBackendMixin, BaseBackend):
@@ -67,11 +70,18 @@ class LedgerBackend(AsyncBackendMixin, BaseBackend):
     def encode_result_text(self, result: Any) -> str:
         """Return a result as the JSON text that is stored. Raises EncodeError if it is not JSON."""
         try:
-            return storable_json(
+            text = storable_json(
                 kombu.utils.json.dumps(self.prepare_value(result), allow_nan=False, ensure_ascii=False)
             )
         except (TypeError, ValueError, RecursionError) as error:
             raise EncodeError(f"the result is not JSON: {error}") from error
+        most = self.app.settings.max_result_bytes
+        if len(text) > most // 4 and len(text.encode()) > most:
+            raise EncodeError(
+                f"the result is {len(text.encode()):,} bytes of JSON, more than the {most:,} of "
+                "CELERIAC_MAX_RESULT_BYTES. Return less, or raise the limit."
+            )
+        return text
 
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
@@ -81,16 +91,38 @@ class LedgerBackend(AsyncBackendMixin, BaseBackend):
     def store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
     ) -> Any:
-        """Note a result in the box of the running attempt; outside one, do nothing."""
-        box = capture.get()
-        if box is None:
-            return result
-        if task_id == box.job and isinstance(box, Box):
-            if state == celery_states.SUCCESS:
-                box.result = self.encode_result_text(result)
-            elif state in celery_states.EXCEPTION_STATES and isinstance(result, BaseException):
-                box.failure = failure_of(result, traceback, self._exception_text(result))
+        """Note a result in the box of the running attempt, and tell the ledger of a state of the task's own."""
+        found = capture.get()
+        box = found if isinstance(found, Box) and found.job == task_id else None
+        if state in _NOTED:
+            if box is not None:
+                self._note(box, result, state, traceback, request)
+        elif state not in _KNOWN:
+            text = self.encode_result_text(result)
+            if box is not None:
+                box.reports.remark(state, text)
+            else:
+                self._remark(task_id, state, text)
         return result
+
+    def _note(self, box: Box, result: Any, state: str, traceback: Any, request: Any) -> None:
+        if state == celery_states.SUCCESS:
+            box.result = self.encode_result_text(result)
+            children = self.current_task_children(request)
+            box.children = kombu.utils.json.dumps({"children": children}) if children else None
+        elif isinstance(result, BaseException):
+            box.failure = failure_of(result, traceback, self._exception_text(result))
+        elif state == celery_states.FAILURE:  # update_state(state="FAILURE", meta=…), followed by Ignore
+            told = result if isinstance(result, dict) else {"exc_message": result}
+            message = told.get("exc_message", told)
+            text = " ".join(map(str, message)) if isinstance(message, list | tuple) else str(message)
+            box.failure = Failure(ErrorCode.RAISED, str(told.get("exc_type", "Failure")), storable(text, 100_000))
+
+    def _remark(self, task_id: str, state: str, text: str) -> None:
+        """Keep what somebody else says of a running job."""
+        job = read.summary(self.app.ledger, SYSTEM, task_id)
+        if job.state is State.RUNNING:
+            self.app.ledger.do(remark, Remark(job.key, job.attempt, clock.micros(), storable(state, 100), text))
 
     def mark_as_failure(self, task_id: str, exc: Any, *args: Any, **kwargs: Any) -> None:
         """Note a failure, and capture the error callbacks."""
@@ -134,7 +166,11 @@ class LedgerBackend(AsyncBackendMixin, BaseBackend):
             "status": CELERY_STATES[job.state], "result": None, "task_id": job.id, "children": [], "traceback": None,
             "name": job.task, "queue": job.queue,
         }  # fmt: skip
-        if job.state is State.SUCCEEDED and job.result is not None:
+        told = msgspec.json.decode(job.celery_meta) if job.celery_meta else {}
+        meta["children"] = told.get("children") or []
+        if job.state is State.RUNNING and job.celery_state and told.get("attempt") == job.attempt:
+            meta |= {"status": job.celery_state, "result": told["meta"]}
+        elif job.state is State.SUCCEEDED and job.result is not None:
             meta["result"] = self.decode(job.result)
         elif job.state is State.CANCELLED:
             meta["result"] = TaskRevokedError("expired" if job.failure else "revoked")
@@ -143,6 +179,20 @@ class LedgerBackend(AsyncBackendMixin, BaseBackend):
             text = job.failure.celery
             meta["result"] = self.exception_to_python(self.decode(text) if text else _as_celery(job.failure))
         return meta
+
+    def _forget(self, task_id: str) -> None:
+        self.app.ledger.do(forget, task_id)
+
+    def _save_group(self, group_id: str, result: Any) -> Any:
+        return result  # the ledger knows the members of every group
+
+    def _restore_group(self, group_id: str) -> dict[str, Any] | None:
+        members = read.members(self.app.ledger, group_id)
+        result = GroupResult(group_id, [self.app.AsyncResult(id) for id in members], app=self.app)
+        return {"result": result, "task_id": group_id} if members else None
+
+    def _delete_group(self, group_id: str) -> None:
+        """Do nothing: a group is the sum of its jobs."""
 
     def _exception_text(self, error: BaseException) -> str | None:
         try:
@@ -171,7 +221,7 @@ class ResultConsumer(BaseResultConsumer):
         """Open the ear before the first look, so that nothing falls between the two."""
         with self._lock:
             if self._listener is None:
-                self._listener = Listener(self.app.settings.ledger_url, Ear.HUB)
+                self._listener = listen(self.app.settings.announcements_url, Ear.HUB)
 
     def cancel_for(self, task_id: str) -> None:
         """Forget nothing: there is one ear for all results."""

@@ -1,8 +1,9 @@
-"""In the child: run one attempt and bring home everything that follows from it.
+"""In the pool: run one attempt and bring home everything that follows from it.
 
 `run_attempt` stands where Celery's tracer is called. Celery's own code decides what success,
 failure, retry, ignore and callbacks mean; the backend and the sender only note it down in the
-attempt's box, and the box rides back as the Ended that the main process commits.
+attempt's box, and the box goes back as the Ended that the main process commits. What the task
+says meanwhile goes through `reports.py`.
 """
 
 import os
@@ -11,30 +12,32 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from traceback import format_exc
 from typing import Any
 
 import msgspec
 from billiard.common import terminate_handler_fired
 from celery.app.trace import fast_trace_task, trace_task_ret
 from celery.exceptions import Ignore, Reject, Retry
-from celery.utils.serialization import UnpickleableExceptionWrapper
-from kombu.exceptions import EncodeError
 
-from celeriac import clock, current
+from celeriac import current
 from celeriac.app import Capture, capture
 from celeriac.failpoints import failpoint
 from celeriac.jobs import Chord, ErrorCode, Failure, Kind, Submission, preview, storable
 from celeriac.states import State
+from celeriac.worker.failures import failure_of
+from celeriac.worker.reports import Reports, cancel_left
 
-LOG_LINES = 1000
-LOG_CHARACTERS = 4000
-# Set by the pool in each child: carries (key, attempt, kind, data) to the main process.
+# Set by the pool, in each child or once: carries a Frame to the node.
 send_frame: Callable[[tuple[Any, ...]], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How an attempt ended, as the child saw it; `again` is the job's next message, if it goes on."""
+    """How an attempt ended, as the pool saw it.
+
+    `again` is the job's next message, if it goes on; `replaced` says that it goes on as the canvas it sends.
+    """
 
     state: State
     kind: Kind
@@ -44,74 +47,34 @@ class Ended:
     again: Submission | None = None
     sends: tuple[Submission, ...] = ()
     chords: tuple[Chord, ...] = ()
+    replaced: bool = False
+    children: str | None = None
     runtime: float = 0.0
+
+    def fields(self) -> dict[str, Any]:
+        """Return what an Outcome takes over, beside state, kind and failure."""
+        again = self.again
+        found: dict[str, Any] = {
+            "result": self.result, "preview": self.preview, "sends": self.sends, "chords": self.chords,
+            "replaced": self.replaced, "children": self.children,
+        }  # fmt: skip
+        if again is not None:
+            found |= {
+                "message": again.message, "run_at": again.run_at, "new_queue": again.queue, "new_task": again.task,
+                "new_priority": again.priority,
+            }  # fmt: skip
+        return found
 
 
 class Box(Capture):
     """What Celery stored and sent for the attempt that runs in this process."""
 
-    def __init__(self, job: str) -> None:
+    def __init__(self, job: str, reports: Reports) -> None:
         super().__init__(job)
+        self.reports = reports
         self.result: str | None = None
         self.failure: Failure | None = None
-
-
-class Reports:
-    """The plug of `celeriac.current` for one attempt: rate limits here, transport to the main process."""
-
-    def __init__(self, key: int, attempt: int, slot: Path | None, send: Callable[[tuple[Any, ...]], None]) -> None:
-        self._key, self._attempt, self._slot, self._send = key, attempt, slot, send
-        self._progress: dict[str, Any] | None = None
-        self._sent_at = 0.0
-        self._lines = 0
-
-    def report(self, kind: str, data: dict[str, Any]) -> None:
-        """Carry a line; of progress the latest wins, at most ten a second."""
-        if kind == Kind.PROGRESS:
-            self._progress = _progress(data)
-            if clock.monotonic() - self._sent_at >= current.REPORT_SECONDS:
-                self.flush()
-            return
-        self._lines += 1
-        if self._lines > LOG_LINES:
-            return
-        if self._lines == LOG_LINES:
-            kind, data = Kind.LOG, {"text": f"More than {LOG_LINES} lines: the rest is not kept."}
-        self._emit(kind, {name: _line(value) for name, value in data.items()})
-
-    def flush(self) -> None:
-        """Send the progress that waits for its turn."""
-        if self._progress is not None:
-            self._emit(Kind.PROGRESS, self._progress)
-            self._progress, self._sent_at = None, clock.monotonic()
-
-    def cancelled(self) -> bool:
-        """Say whether the main process has left a cancel for this job."""
-        return self._slot is not None and cancel_left(self._slot, self._key, self._attempt)
-
-    def _emit(self, kind: str, data: dict[str, Any]) -> None:
-        self._send((self._key, self._attempt, clock.micros(), str(kind), data))
-
-
-def _progress(data: dict[str, Any]) -> dict[str, Any]:
-    value, total, note = float(data["value"]), data["total"], data["note"]
-    return {
-        "value": value if value == value and abs(value) < 1e300 else 0.0,
-        "total": None if total is None or total != total else float(total),
-        "note": None if note is None else storable(str(note), 200),
-    }
-
-
-def _line(value: Any) -> Any:
-    return storable(value, LOG_CHARACTERS) if isinstance(value, str) else msgspec.json.decode(preview(value))
-
-
-def cancel_left(folder: Path, key: int, attempt: int) -> bool:
-    """Say whether the slot of this process names this attempt of this job."""
-    try:
-        return (folder / str(os.getpid())).read_text() == f"{key}:{attempt}"
-    except OSError:
-        return False
+        self.children: str | None = None
 
 
 _running: tuple[Path, int, int] | None = None  # where cancels are left; key and attempt that this child runs
@@ -135,8 +98,8 @@ def run_attempt(
     global _running
     held = request["celeriac"]
     slots = Path(held["slots"]) if held.get("slots") else None
-    reports = Reports(held["key"], held["attempt"], slots, send_frame or (lambda frame: None))
-    box = Box(id)
+    reports = Reports(held, send_frame or (lambda frame: None))
+    box = Box(id, reports)
     token, unplug = capture.set(box), current.plug(reports)
     began, pid = time.monotonic(), os.getpid()
     try:
@@ -157,6 +120,8 @@ def run_attempt(
         if terminate_handler_fired():  # somebody ends this process; the attempt is lost with it
             raise
         ended = Ended(State.FAILED, Kind.FAILED, failure=_failure(error, None))
+    except Exception as error:  # Celery lets a MemoryError pass; a thread has nobody behind it to tell
+        ended = Ended(State.FAILED, Kind.FAILED, failure=_failure(error, format_exc()))
     finally:
         _running = None
         reports.flush()
@@ -175,7 +140,7 @@ def _ended(box: Box, einfo: Any) -> Ended:
     """Tell from Celery's answer and the box how the attempt ended."""
     sends, chords = tuple(box.sends), tuple(box.chords)
     if einfo is None:
-        return Ended(State.SUCCEEDED, Kind.SUCCEEDED, box.result, _preview(box.result), sends=sends, chords=chords)
+        return _succeeded(box)
     error = getattr(einfo, "exception", None)
     error = getattr(error, "exc", error)
     if isinstance(error, Retry) and box.again is not None:
@@ -183,11 +148,21 @@ def _ended(box: Box, einfo: Any) -> Ended:
     if isinstance(error, Ignore):
         if box.again is not None:  # Task.replace: the same job goes on as another task
             return Ended(State.QUEUED, Kind.RETRYING, again=box.again)
-        return Ended(State.SUCCEEDED, Kind.SUCCEEDED, box.result, _preview(box.result), sends=sends, chords=chords)
+        if box.replaced:
+            return Ended(State.RETRYING, Kind.RETRYING, sends=sends, chords=chords, replaced=True)
+        if box.failure is None:
+            return _succeeded(box)
     if isinstance(error, Reject):
         return _rejected(box, error)
     failure = box.failure or _failure(error, getattr(einfo, "traceback", None))
     return Ended(State.FAILED, Kind.FAILED, failure=failure, sends=sends, chords=chords)
+
+
+def _succeeded(box: Box) -> Ended:
+    return Ended(
+        State.SUCCEEDED, Kind.SUCCEEDED, box.result, _preview(box.result), sends=tuple(box.sends),
+        chords=tuple(box.chords), children=box.children,
+    )  # fmt: skip
 
 
 def _rejected(box: Box, error: Reject) -> Ended:
@@ -202,27 +177,6 @@ def _failure(error: BaseException | None, traceback: str | None) -> Failure:
     if error is None:
         return Failure(ErrorCode.RAISED, "Retry", "The task asked to be run again.", traceback)
     return failure_of(error, traceback, None)
-
-
-def failure_of(error: BaseException, traceback: str | None, celery: str | None) -> Failure:
-    """Describe an exception so that it can be stored, however hostile its `str` or `repr` is."""
-    name, message = _told(error)
-    code = ErrorCode.NOT_STORABLE if isinstance(error, EncodeError) else ErrorCode.RAISED
-    if type(error).__name__ in ("SoftTimeLimitExceeded", "TimeLimitExceeded"):
-        code = ErrorCode.TIMEOUT
-    return Failure(code, name, storable(message, 100_000), traceback and storable(traceback), celery)
-
-
-def _told(error: BaseException) -> tuple[str, str]:
-    """Return an exception's type and message as its author named them."""
-    if isinstance(error, UnpickleableExceptionWrapper):  # what Celery makes of one it cannot send home
-        arguments = error.exc_args
-        text = arguments[0] if len(arguments) == 1 else error.text.partition("\n")[0][:500]
-        return error.exc_cls_name, str(text)
-    try:
-        return type(error).__qualname__, str(error)
-    except Exception as trouble:
-        return type(error).__qualname__, f"(its str() raised {type(trouble).__name__})"
 
 
 def _preview(result: str | None) -> str | None:

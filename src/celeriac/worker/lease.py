@@ -1,7 +1,8 @@
 """The lease: a thread that raises this node's counter, so that nobody takes its jobs.
 
-It also looks for cancels whose announcement was lost. A node that learns it was given up as
-dead (it slept, or was cut off) takes a new identity; what its old one still runs is fenced.
+It also looks for cancels whose announcement was lost, or that a busy hub cannot hear (a solo pool runs
+its tasks there). A node that learns it was given up as dead (it slept, or was cut off) takes a new
+identity; what its old one still runs is fenced.
 """
 
 import logging
@@ -44,7 +45,7 @@ class Lease:
                 node.register()
 
         node.group.add(nodes.beat, id, beaten)
-        node.call_soon(node.cancels)
+        node.cancels()
 
     def _run(self) -> None:
         while not self._stop.wait(self._seconds):

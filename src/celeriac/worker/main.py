@@ -6,6 +6,7 @@ reads the same configuration.
 
 import gc
 import logging
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,10 @@ from celeriac.app import Celeriac
 from celeriac.settings import Settings
 
 
-def run(settings: Settings, app: Celeriac, queues: Sequence[str], concurrency: int, name: str = "worker") -> int:
+def run(
+    settings: Settings, app: Celeriac, queues: Sequence[str], concurrency: int, name: str = "worker",
+    pool: str | None = None,
+) -> int:  # fmt: skip
     """Run a worker node `name@host` until a signal; return the exit code.
 
     SIGTERM and SIGINT stop it warmly: nothing new is claimed, what has not started is given
@@ -35,6 +39,7 @@ def run(settings: Settings, app: Celeriac, queues: Sequence[str], concurrency: i
     worker = type("Worker", (app.Worker,), {"set_process_status": title})(
         hostname=hostname,
         concurrency=concurrency,
+        pool=pool,
         queues=list(queues),
         loglevel=logging.getLevelName(settings.log_level.upper()),
         without_gossip=True,
@@ -44,4 +49,8 @@ def run(settings: Settings, app: Celeriac, queues: Sequence[str], concurrency: i
     gc.collect()
     gc.freeze()  # the children share what is here now; collecting it in each would copy it
     worker.start()
-    return int(worker.exitcode or worker_state.should_stop or 0)
+    code = int(worker.exitcode or worker_state.should_stop or 0)
+    if getattr(worker.pool, "outlasted", False):
+        logging.shutdown()
+        os._exit(code)  # Python would wait for the thread; its job has been given back
+    return code

@@ -1,9 +1,9 @@
-"""A worker node: what it holds, what it may claim, and everything it writes.
+"""A worker node: what it holds, what it may claim, and how each job it held ended.
 
 One per Celery worker, in its main process. It claims no more than its pool can start at once
 (plus, for very short jobs, what the pool ends while a claim is under way), follows each job
 from claim to outcome, and hands all of it to one Group, so that claims, starts and ends of
-many jobs share a commit. Stopping gives back what has not started.
+many jobs share a commit. Stopping gives back what has not started. Next: request.py.
 """
 
 import logging
@@ -11,79 +11,106 @@ import os
 import shutil
 import socket
 import tempfile
-import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from celeriac import __version__, clock
 from celeriac.errors import LedgerFull, LedgerUnavailable
 from celeriac.failpoints import failpoint
-from celeriac.jobs import Claimed, ClaimRequest, ErrorCode, Failure, Kind, Note, Outcome, Start, Worker
-from celeriac.ledger import ORDER, Group, Ledger, claim, finish, nodes, note, read, start
-from celeriac.ledger.sql import as_json
+from celeriac.jobs import Claimed, ClaimRequest, ErrorCode, Failure, Kind, Outcome, Start, Worker
+from celeriac.ledger import ORDER, Group, Ledger, claim, finish, nodes, read
 from celeriac.settings import Settings
 from celeriac.states import State
+from celeriac.worker.history import Frame, History
+from celeriac.worker.inbox import Inbox
 from celeriac.worker.lease import Lease
+from celeriac.worker.pace import Pace
 
 log = logging.getLogger(__name__)
 
-# A start is written with its outcome when that comes within this time, alone otherwise.
-START_SECONDS = 0.05
-PROGRESS_SECONDS = 1.0
 # How much work, at the pool's pace, a node may hold beyond what runs.
 BUFFER_SECONDS = 0.03
 BUFFER_PER_SLOT = 32
 
 
+class Running(Protocol):
+    """A claimed job that Celery has taken over: its request."""
+
+    job: Claimed
+    started_at: int | None
+
+    def begin_cancel(self) -> None:
+        """Begin to end it, as somebody asked."""
+
+    def evict(self) -> None:
+        """End it, so that it runs again elsewhere."""
+
+
 class Node:
     """The main process's side of a worker. Its methods run in the hub's thread unless they say otherwise."""
 
-    def __init__(
-        self, ledger: Ledger, settings: Settings, name: str, queues: Sequence[str], tasks: Sequence[str]
-    ) -> None:
+    def __init__(self, worker: Any, ledger: Ledger, settings: Settings) -> None:
         self.ledger = ledger
         self.settings = settings
-        self.name = name
-        self.queues = frozenset(queues)
+        self.name: str = worker.hostname
         self.slots = Path(tempfile.mkdtemp(prefix="celeriac-"))
-        self.held: dict[int, Any] = {}  # job key -> Claimed, then its LedgerRequest
+        self.held: dict[int, Claimed] = {}  # by job key
+        self.running: dict[int, Running] = {}  # those of them that Celery has taken over
+        self.cancelled: frozenset[tuple[int, int]] = frozenset()  # (key, attempt) that somebody asked to cancel
         self.stopping = False
-        self._order = list(queues)
-        self._tasks = tuple(sorted(tasks))
-        self._known = as_json(self._tasks)
-        self._concurrency = 1
-        self._hub: Any = None
+        self.id = ""
+        self.inbox = Inbox(worker.hub)
+        self.group = Group(ledger, ORDER, self.inbox.put, patient=True)
+        self.history = History(self.group, self.inbox)
+        self.pace = Pace(worker.app.tasks, list(worker.app.tasks))
+        self._worker = worker
+        self._queues = worker.app.amqp.queues
+        self._tasks = tuple(sorted(worker.app.tasks))
         self._transport: Any = None
-        self._inbox: deque[Callable[[], None]] = deque()
         self._claiming = False
         self._again = False
+        self._turn = 0
         self._runtime: float | None = None
-        self._starts: dict[int, Start] = {}
-        self._progress: dict[int, Note] = {}
-        self._progress_at: dict[int, float] = {}
-        self.group = Group(ledger, ORDER, self._deliver, patient=True)
-        self.id = ""
+        self._shape: nodes.Shape | None = None
         self._lease = Lease(self, settings.beat_seconds)
 
-    def open(self, hub: Any, concurrency: int, pool: str) -> None:
+    @property
+    def queues(self) -> frozenset[str]:
+        """The queues it claims from; remote control may change them. Broadcasts come by mail instead."""
+        return frozenset(name for name, queue in self._queues.consume_from.items() if queue.exchange.type != "fanout")
+
+    @property
+    def capacity(self) -> int:
+        """How many jobs its pool can run at once; with `--autoscale` as many as it may grow to."""
+        scaler = getattr(self._worker, "autoscaler", None)
+        return int(scaler.max_concurrency if scaler else self._worker.pool.num_processes)
+
+    def open(self) -> None:
         """Enter the node in the ledger and begin to beat."""
-        self._hub, self._concurrency, self._pool = hub, concurrency, pool
+        self.history.patient = not self._worker.pool.blocks
         self.register()
         self._lease.start()
 
     def register(self) -> None:
-        """Take a new identity: at the start, and after having been given up as dead (any thread)."""
+        """Take a new identity: at the start, and after having been given up as dead."""
         id = f"{self.name}/{os.urandom(4).hex()}"
         now = clock.micros()
         self.ledger.do(
             nodes.register,
-            Worker(id, self.name, socket.gethostname(), os.getpid(), tuple(self._order), self._tasks,
-                   self._concurrency, self._pool, __version__, now, now, None, None),
+            Worker(id, self.name, socket.gethostname(), os.getpid(), tuple(sorted(self.queues)), self._tasks,
+                   self.capacity, self._worker.pool.word, __version__, now, now, None, None),
         )  # fmt: skip
         self.id = id
+        self._shape = nodes.Shape(id, tuple(sorted(self.queues)), self.capacity)
+
+    def revise(self) -> None:
+        """Tell the ledger of other queues or another size, if they have changed."""
+        shape = nodes.Shape(self.id, tuple(sorted(self.queues)), self.capacity)
+        if shape != self._shape:
+            self._shape = shape
+            self.group.add(nodes.revise, shape, _ignore, urgent=False)
 
     # Claiming
 
@@ -97,19 +124,18 @@ class Node:
         if self._transport is not None:
             self._transport.source = None
             self._transport = None
-        for request in list(self.held.values()):
-            if isinstance(request, Claimed) or request.started_at is None:  # the pool drops what has not begun
-                self.give_back(request)
+        self._give_back_unstarted()
 
     def room(self) -> int:
         """Return how many more jobs the node may hold."""
         buffer = 0
-        if self._runtime is not None:
-            buffer = int(self._concurrency * min(BUFFER_PER_SLOT, BUFFER_SECONDS / max(self._runtime, 1e-5)))
-        return self._concurrency + buffer - len(self.held)
+        capacity = self.capacity
+        if self._runtime is not None and self.history.patient:
+            buffer = int(capacity * min(BUFFER_PER_SLOT, BUFFER_SECONDS / max(self._runtime, 1e-5)))
+        return capacity + buffer - len(self.held)
 
     def fetch(self) -> None:
-        """Claim what there is room for; while one claim is under way, remember to claim again."""
+        """Claim what there is room for; while a claim is under way, remember to claim again."""
         if self._claiming or self.stopping or self._transport is None:
             self._again = True
             return
@@ -117,12 +143,13 @@ class Node:
         room = self.room()
         if room <= 0:
             return
+        queues = sorted(queue for queue in self.queues if self._transport.consumes(queue))
+        self._turn += 1
+        turn = self._turn % len(queues) if queues else 0
+        queues = queues[turn:] + queues[:turn]  # no queue is always asked last
+        request = ClaimRequest(self.id, tuple(queues), self.pace.free, room, self.pace.turns())
         self._claiming = True
-        self._order.append(self._order.pop(0))  # no queue is always asked last
-        queues = tuple(queue for queue in self._order if self._transport.consumes(queue))
-        request = ClaimRequest(self.id, queues, self._known, room)
-        urgent = len(self.held) < self._concurrency
-        self.group.add(claim, request, partial(self._claimed, room), urgent)
+        self.group.add(claim, request, partial(self._claimed, room), urgent=len(self.held) < self.capacity)
 
     def _claimed(self, room: int, answer: list[Claimed] | Exception) -> None:
         self._claiming = False
@@ -132,22 +159,30 @@ class Node:
         failpoint("main-claimed")
         for job in answer:
             self.held[job.key] = job
-            if self.stopping or self._transport is None or not self._transport.consumes(job.queue):
-                self.give_back(job)
-                continue
-            try:
-                self._transport.deliver(job)
-            except Exception as error:
-                log.exception("Job %s cannot be handed to its task", job.id)
-                self._undeliverable(job, f"{type(error).__name__}: {error}")
-                continue
-            if self.held.get(job.key) is job:  # no request took it over
-                self._undeliverable(job, "Its message cannot be read.")
+            wait = self.pace.spend(job.task)
+            if wait is not None:
+                self.inbox.later(wait, self.fetch)
+        for job in answer:
+            self._hand_over(job)
         if self._again or len(answer) == room:
             self.fetch()
 
+    def _hand_over(self, job: Claimed) -> None:
+        if self.stopping or self._transport is None or not self._transport.consumes(job.queue):
+            self.give_back(job)
+            return
+        try:
+            self._transport.deliver(job)
+        except Exception as error:
+            log.exception("Job %s cannot be handed to its task", job.id)
+            self._undeliverable(job, f"{type(error).__name__}: {error}")
+            return
+        if self.held.get(job.key) is job and job.key not in self.running:
+            self._undeliverable(job, "Its message cannot be read.")
+
     def look(self) -> None:
         """Look for work whose announcement was lost; takes no turn to write when there is none."""
+        self.revise()
         if self._claiming or self.room() <= 0:
             return
         try:
@@ -158,56 +193,27 @@ class Node:
 
     # Following
 
-    def adopt(self, request: Any) -> None:
-        """Take over a claimed job as Celery's request."""
-        self.held[request.key] = request
+    def adopt(self, key: int, request: Running) -> Claimed:
+        """Let Celery's request take over a claimed job."""
+        self.running[key] = request
+        return self.held[key]
 
-    def started(self, request: Any) -> None:
-        """Note that user code runs; written soon, or together with the outcome if that comes first."""
-        if not self._starts:
-            self._later(START_SECONDS, self._write_starts)
-        self._starts[request.key] = Start(request.key, request.attempt, request.started_at)
+    def started(self, job: Claimed, at: int) -> None:
+        """Note that user code of a job runs."""
+        self.history.started(Start(job.key, job.attempt, at))
 
-    def _write_starts(self) -> None:
-        starts, self._starts = self._starts, {}
-        for item in starts.values():
-            self.group.add(start, item, _ignore, urgent=False)
+    def frame(self, frame: Frame) -> None:
+        """Take a line that an attempt reported."""
+        if frame[0] in self.held:
+            self.history.report(frame)
 
-    def frame(self, frame: tuple[int, int, int, str, dict[str, Any]]) -> None:
-        """Take a line that a child reported. Progress is written once a second, the rest as it comes."""
-        key, attempt, at, kind, data = frame
-        if key in self._starts:  # in its history, too, a job starts before it speaks
-            self._write_starts()
-        item = Note(key, attempt, at, Kind(kind), data)
-        if item.kind is not Kind.PROGRESS:
-            self.group.add(note, item, _ignore, urgent=False)
-            return
-        waiting = key in self._progress
-        self._progress[key] = item
-        if not waiting:
-            wait = self._progress_at.get(key, 0) + PROGRESS_SECONDS - clock.monotonic()
-            if wait <= 0:
-                self._write_progress(key)
-            else:
-                self._later(wait, partial(self._write_progress, key))
-
-    def _write_progress(self, key: int) -> None:
-        item = self._progress.pop(key, None)
-        if item is not None and key in self.held:
-            self._progress_at[key] = clock.monotonic()
-            self.group.add(note, item, _ignore, urgent=False)
-
-    # Ending
-
-    def end(self, request: Any, outcome: Outcome, runtime: float | None = None) -> None:
+    def end(self, job: Claimed, outcome: Outcome, runtime: float | None = None) -> None:
         """Hand over how an attempt ended; a second report of the same attempt is dropped."""
-        key: int = request.key
-        if self.held.get(key) is not request:
+        if self.held.get(job.key) is not job:
             return
-        self._write_progress(key)
-        del self.held[key]
-        self._starts.pop(key, None)
-        self._progress_at.pop(key, None)
+        self.history.close(job.key)
+        del self.held[job.key]
+        self.running.pop(job.key, None)
         if runtime is not None:
             self._runtime = runtime if self._runtime is None else 0.9 * self._runtime + 0.1 * runtime
         self.group.add(finish, outcome, partial(self._ended, outcome), urgent=not self.held)
@@ -228,13 +234,17 @@ class Node:
                 "Job %s was given to another worker meanwhile; attempt %d is void.", outcome.id, outcome.attempt
             )
 
-    def give_back(self, job: Any) -> None:
+    def give_back(self, job: Claimed) -> None:
         """Return a job that has not started to its queue."""
-        outcome = Outcome(
-            job.key, job.id, job.attempt, job.task if isinstance(job, Claimed) else job.task_name_claimed, job.queue,
-            State.QUEUED, clock.micros(), Kind.GIVEN_BACK, data={"attempt": job.attempt, "worker": self.id},
-        )  # fmt: skip
-        self.end(job, outcome)
+        self.end(job, Outcome(
+            job.key, job.id, job.attempt, job.task, job.queue, State.QUEUED, clock.micros(), Kind.GIVEN_BACK,
+            data={"attempt": job.attempt, "worker": self.id},
+        ))  # fmt: skip
+
+    def _give_back_unstarted(self) -> None:
+        for key, job in list(self.held.items()):
+            if key not in self.running or self.running[key].started_at is None:  # the pool drops what has not begun
+                self.give_back(job)
 
     def _undeliverable(self, job: Claimed, why: str) -> None:
         failure = Failure(ErrorCode.RAISED, "InvalidMessage", why)
@@ -244,70 +254,53 @@ class Node:
             failure=failure,
         ))  # fmt: skip
 
+    # Cancelling and stopping
+
     def cancels(self) -> None:
-        """Begin to cancel the jobs of this node that somebody asked to cancel."""
+        """Begin to cancel the jobs of this node that somebody asked to cancel (any thread)."""
         try:
-            asked = read.cancels(self.ledger, self.id)
+            self.cancelled = frozenset(read.cancels(self.ledger, self.id))
         except (LedgerUnavailable, LedgerFull) as error:
             log.warning("%s", error)
             return
+        if self.cancelled:
+            self.inbox.put(partial(self._cancel, self.cancelled))
+
+    def _cancel(self, asked: Iterable[tuple[int, int]]) -> None:
         for key, attempt in asked:
-            request = self.held.get(key)
-            if request is not None and not isinstance(request, Claimed) and request.attempt == attempt:
+            request = self.running.get(key)
+            if request is not None and request.job.attempt == attempt:
                 request.begin_cancel()
+
+    def evict(self) -> None:
+        """End what runs, so that it runs again elsewhere."""
+        for request in list(self.running.values()):
+            if request.started_at is not None:
+                log.warning("Job %s outlasts the shutdown of its worker and is given back.", request.job.id)
+                request.evict()
 
     def stop(self, timeout: float = 20) -> None:
         """Write everything, give back the rest, and leave the ledger (after the pool has been joined)."""
+        if self.stopping:
+            return
         self.stopping = True
-        self._drain()
-        for request in list(self.held.values()):
-            self.give_back(request)
+        self.inbox.close()
+        for job in list(self.held.values()):
+            self.give_back(job)
         self._lease.stop()
+        # By the group's thread: a cold shutdown comes as a signal, maybe in the midst of a transaction of this one.
+        self.group.add(nodes.stop, self.id, _left)
         self.group.stop(timeout)
-        self._drain()
-        try:
-            self.ledger.do(nodes.stop, self.id)
-        except (LedgerUnavailable, LedgerFull) as error:
-            log.warning("The ledger cannot be told that this worker has stopped: %s", error)
         shutil.rmtree(self.slots, ignore_errors=True)
-
-    # The group's thread and the hub's
-
-    def _deliver(self, run: Callable[[], None]) -> None:
-        """Run callbacks of a commit in the hub's thread (called by the group's)."""
-        self._inbox.append(run)
-        if self.stopping or self._hub is None:
-            self._drain()
-        else:
-            self._hub.call_soon(self._drain)
-
-    def _drain(self) -> None:
-        while self._inbox:
-            run = self._inbox.popleft()
-            try:
-                run()
-            except Exception:  # Celery would end the worker, or take it for a lost connection
-                log.exception("A callback in the hub's thread failed")
-
-    def call_soon(self, action: Callable[[], None]) -> None:
-        """Run something in the hub's thread (any thread)."""
-        self._deliver(action)
-
-    def _later(self, seconds: float, action: Callable[[], None]) -> None:
-        if self._hub is not None:
-            self._hub.call_later(seconds, action)
-        else:
-            timer = threading.Timer(seconds, action)
-            timer.daemon = True
-            timer.start()
-
-    def later(self, seconds: float, action: Callable[[], None]) -> None:
-        """Run something after a while."""
-        self._later(seconds, action)
 
 
 def _ignore(_: Any) -> None:
     pass
+
+
+def _left(answer: Exception | None) -> None:
+    if answer is not None:
+        log.warning("The ledger cannot be told that this worker has stopped: %s", answer)
 
 
 # The node of this process; Celery builds requests and children without a way to pass it.

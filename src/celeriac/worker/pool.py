@@ -1,16 +1,26 @@
-"""The prefork pool, with one more kind of message on its pipe.
+"""The pools a node can run its attempts in: prefork, threads and solo, each Celery's own with a way to report.
 
-A child reports progress and log lines on the pipe that carries its results, so they arrive in
-order before the outcome, and no child needs a connection. After the pool has been joined the
-node writes what is left.
+A prefork child reports progress and log lines on the pipe that carries its results, so they arrive in
+order before the outcome, and no child needs a connection. A thread reports through the node's inbox;
+a solo task runs in the hub's thread itself. After the pool has been joined the node writes what is left.
 """
 
+import os
+import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from celery.concurrency import asynpool
-from celery.concurrency.prefork import TaskPool
+from billiard.common import TERM_SIGNAL
+from billiard.pool import DEATH
+from celery.concurrency import asynpool, prefork, solo, thread
+from celery.concurrency.base import BasePool, apply_target
+from celery.exceptions import ImproperlyConfigured
 from celery.utils.log import get_logger
+from celery.worker import state as worker_state
+from kombu.asynchronous import get_event_loop
 from setproctitle import setproctitle
 
 from celeriac.worker import capture, node
@@ -22,25 +32,40 @@ FRAME = 77
 LOOK_SECONDS = 1.0
 
 
+def open_pipe(child: asynpool.Worker) -> Callable[[Any], None]:
+    """Let the threads of a child share its pipe, and return what sends a frame to the main process."""
+    lock = threading.Lock()
+    writer = child.outq._writer
+
+    def send_payload(value: bytes) -> None:  # task threads report, the loop sends results
+        with lock:
+            writer.send_bytes(value)
+
+    child.outq.send_payload = send_payload
+    return lambda frame: child.outq.put((FRAME, (frame,)))
+
+
 class Worker(asynpool.Worker):
     """A child."""
 
     def on_loop_start(self, pid: int) -> None:
         """Prepare this child to be cancelled and to report."""
-        lock = threading.Lock()
-        writer = self.outq._writer
-
-        def send_payload(value: bytes) -> None:  # task threads report, the loop sends results
-            with lock:
-                writer.send_bytes(value)
-
-        def send_frame(frame: tuple[Any, ...]) -> None:
-            self.outq.put((FRAME, (frame,)))
-
-        self.outq.send_payload = send_payload
-        capture.send_frame = send_frame
+        node.set_current(None)
+        setproctitle(f"celeriac: child {self.initargs[1]}")
+        capture.send_frame = open_pipe(self)
         capture.prepare_child()
         super().on_loop_start(pid)
+
+    def _do_exit(self, pid: int, exitcode: int | None, exc: BaseException | None = None) -> None:
+        """Tell the main process, and go. billiard's waits a second here, and so would every stop of a worker."""
+        code = (1 if exc else 0) if exitcode is None else exitcode
+        if self.on_exit is not None:
+            self.on_exit(pid, code)
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {TERM_SIGNAL})  # its handler would wait for the pipe's lock
+            self.outq.put((DEATH, (pid, code)))
+        finally:
+            os._exit(code)
 
 
 class ResultHandler(asynpool.ResultHandler):
@@ -65,10 +90,14 @@ class AsynPool(asynpool.AsynPool):
     ResultHandler = ResultHandler
 
 
-class Pool(TaskPool):
+class Pool(prefork.TaskPool):
     """`worker_pool` of a Celeriac app."""
 
     Pool = AsynPool
+    word = "prefork"
+    blocks = False  # whether tasks run in the hub's thread
+    processes = True  # whether an attempt has a process of its own, to be signalled
+    _pool: Any
 
     def register_with_event_loop(self, loop: Any) -> None:
         """Look for lost children every second; Celery would take five to tell of one."""
@@ -76,27 +105,145 @@ class Pool(TaskPool):
         loop.call_repeatedly(LOOK_SECONDS, self.maintain_pool)
 
     def on_stop(self) -> None:
-        """Let running attempts end (for a while), then write everything."""
+        """Let running attempts end (for a while), then write everything.
+
+        As Celery's, which looks up from its sleep only twice a second.
+        """
+        with _stopping():
+            pool, self._pool = self._pool, None
+            if pool is None:
+                return
+            over = threading.Event()
+            threading.Thread(target=_fire_timers, args=[over], name="celeriac-timers", daemon=True).start()
+            try:
+                pool.close()
+                pool.join()
+            finally:
+                over.set()
+
+    def on_terminate(self) -> None:
+        """Kill what runs; it is given back, and runs again elsewhere."""
         held = node.current_node
-        timer = None
         if held is not None:
-            timer = threading.Timer(held.settings.shutdown_seconds, _evict, [held])
-            timer.daemon = True
-            timer.start()
-        super().on_stop()
-        if timer is not None:
-            timer.cancel()
+            held.evict()
+        super().on_terminate()
         if held is not None:
             held.stop()
 
 
-def _evict(held: node.Node) -> None:
-    for request in list(held.held.values()):
-        if getattr(request, "started_at", None) is not None:
-            log.warning("Job %s outlasts the shutdown and is given back.", request.id)
-            request.evict()
+class ThreadPool(thread.TaskPool):
+    """Attempts in threads of the main process: cancels and time limits reach them when they report progress."""
+
+    word = "threads"
+    blocks = processes = False
+    outlasted = False  # whether a thread still runs a task after the stop: Python would wait for it at exit
+
+    def on_start(self) -> None:
+        """Let tasks report through the inbox."""
+        capture.send_frame = _through_inbox
+
+    def on_apply(
+        self, target: Any, args: Any = None, kwargs: Any = None, callback: Any = None, accept_callback: Any = None,
+        **_: Any,
+    ) -> Any:  # fmt: skip
+        """Run an attempt in a thread; what Celery is told of it, it is told in the hub's thread."""
+        callbacks = (_in_hub(callback), _in_hub(accept_callback))
+        return thread.ApplyResult(self.executor.submit(apply_target, target, args, kwargs, *callbacks))
+
+    def on_stop(self) -> None:
+        """Let running attempts end, for a while; what outlasts it is given back, and its late end is refused."""
+        with _stopping() as given_up:
+            self.executor.shutdown(wait=False, cancel_futures=True)
+            for each in tuple(self.executor._threads):
+                while each.is_alive() and not given_up.is_set():
+                    each.join(0.02)
+                    node.this().inbox.drain()
+            self.outlasted = given_up.is_set()
+
+    on_terminate = on_stop
+
+    def grow(self, n: int = 1) -> None:
+        """Run more attempts at a time."""
+        self.limit += n
+        self.executor._max_workers = self.limit
+
+    def shrink(self, n: int = 1) -> None:
+        """Run fewer attempts at a time; threads that are not needed stay idle."""
+        self.grow(-min(n, self.limit - 1))
 
 
-def title_children(hostname: str) -> None:
-    """Name a child process for `ps`."""
-    setproctitle(f"celeriac: child {hostname}")
+class SoloPool(solo.TaskPool):
+    """One attempt at a time, in the hub's thread: nothing else is heard while it runs."""
+
+    word = "solo"
+    blocks, processes = True, False
+
+    def on_start(self) -> None:
+        """Let tasks report straight to the node."""
+        capture.send_frame = _on_frame
+
+    def on_stop(self) -> None:
+        """Write everything."""
+        if node.current_node is not None:
+            node.current_node.stop()
+
+    on_terminate = on_stop
+
+    def grow(self, n: int = 1) -> None:
+        """Refuse."""
+        raise ValueError("A solo pool runs one job at a time and cannot grow. Start more workers, or use threads.")
+
+    shrink = grow
+
+
+def ours(wanted: type[BasePool]) -> type[BasePool]:
+    """Return our pool of the kind that was asked for.
+
+    Raises:
+        ImproperlyConfigured: for gevent, eventlet and pools of others.
+    """
+    for pool in (Pool, ThreadPool, SoloPool):
+        if issubclass(wanted, pool.__mro__[1]):
+            return pool
+    raise ImproperlyConfigured(
+        f"Celeriac runs the pools prefork, threads and solo, not {wanted.__module__.rpartition('.')[2]}. "
+        "Leave -P out, or choose one of them."
+    )
+
+
+def _fire_timers(over: threading.Event) -> None:
+    """Fire the hub's timers while its thread waits for the children: they climb the ladder of a cancel."""
+    hub = get_event_loop()
+    while hub is not None and not over.wait(0.1):
+        try:
+            hub.fire_timers()
+        except Exception:
+            log.exception("A timer failed")
+
+
+def _through_inbox(frame: tuple[Any, ...]) -> None:
+    node.this().inbox.put(partial(_on_frame, frame))
+
+
+def _in_hub(callback: Callable[..., object]) -> Callable[..., None]:
+    return lambda *args: node.this().inbox.put(partial(callback, *args))
+
+
+@contextmanager
+def _stopping() -> Iterator[threading.Event]:
+    """Give running attempts `shutdown_seconds` (none in a cold shutdown), then evict them; at the end stop the node."""
+    held, given_up = node.current_node, threading.Event()
+    if held is None:
+        yield given_up
+        return
+
+    def evict() -> None:
+        held.evict()
+        given_up.set()
+
+    timer = threading.Timer(0 if worker_state.should_terminate else held.settings.shutdown_seconds, evict)
+    timer.daemon = True
+    timer.start()
+    yield given_up
+    timer.cancel()
+    held.stop()

@@ -1,16 +1,21 @@
 """One attempt in the main process: from the claimed message to its outcome.
 
 Celery's Request, with every way an attempt can end leading to `Node.end`. Nothing is
-acknowledged to a broker here: the claim's commit was the acknowledgement.
+acknowledged to a broker here: the claim's commit was the acknowledgement. `begin_cancel` is the
+ladder of a cancel.
 """
 
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from billiard.einfo import ExceptionWithTraceback
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from celery import signals
+from celery import states as celery_states
+from celery.app.trace import task_has_custom
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded, WorkerLostError
 from celery.utils.log import get_logger
 from celery.worker import state as worker_state
@@ -22,7 +27,8 @@ from celeriac.failpoints import failpoint
 from celeriac.jobs import ErrorCode, Failure, Kind, Outcome
 from celeriac.states import State
 from celeriac.worker import node as nodes
-from celeriac.worker.capture import Ended, failure_of, run_attempt
+from celeriac.worker.capture import Ended, run_attempt
+from celeriac.worker.failures import failure_of
 
 log = get_logger(__name__)
 
@@ -33,10 +39,10 @@ DEATH_PAUSE_MOST_SECONDS = 60.0
 class LedgerRequest(Request):
     """A claimed job on its way through the pool."""
 
-    in_pool = False
     evicted = False
     started_at: int | None = None
     _cancel_step = 0
+    _pool: Any = None  # set once the pool has it
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -49,14 +55,8 @@ class LedgerRequest(Request):
 
     def __init__(self, message: Any, **kwargs: Any) -> None:
         super().__init__(message, **kwargs)
-        held = self._request_dict["celeriac"]
-        self.key: int = held["key"]
-        self.attempt: int = held["attempt"]
-        self.queue: str = held["queue"]
-        self.task_name_claimed: str = held["task"]
-        self._deaths: int = held["deaths"]
         self._node = nodes.this()
-        self._node.adopt(self)
+        self.job = self._node.adopt(self._request_dict["celeriac"]["key"], self)
 
     # On the way in
 
@@ -65,12 +65,16 @@ class LedgerRequest(Request):
         if self._cancel_step or self.revoked():
             worker_state.task_ready(self)
             raise TaskRevokedError(self.id)
-        self.in_pool = True
         self._pool = pool
         hard, soft = self.time_limits
-        task = self._task
+        hard, soft = hard or self._task.time_limit, soft or self._task.soft_time_limit
+        job = self.job
         request = {name: value for name, value in self._request_dict.items() if name not in ("args", "kwargs")}
-        request["celeriac"] = {**request["celeriac"], "slots": str(self._node.slots)}
+        request["celeriac"] = {"key": job.key, "attempt": job.attempt, "owner": job.owner}
+        if pool.processes:
+            request["celeriac"]["slots"] = str(self._node.slots)
+        else:
+            request["celeriac"] |= {"limits": (soft, hard), "cancelled": self._asked_to_cancel}
         return pool.apply_async(
             run_attempt,
             args=(self._type, self.id, request, self._body, self._content_type, self._content_encoding),
@@ -78,17 +82,20 @@ class LedgerRequest(Request):
             timeout_callback=self.on_timeout,
             callback=self.on_success,
             error_callback=self.on_failure,
-            soft_timeout=soft or task.soft_time_limit,
-            timeout=hard or task.time_limit,
+            soft_timeout=soft,
+            timeout=hard,
             correlation_id=self.id,
         )
 
+    def _asked_to_cancel(self) -> bool:
+        return (self.job.key, self.job.attempt) in self._node.cancelled
+
     def on_accepted(self, pid: int, time_accepted: float) -> None:
-        """A child took the attempt: user code runs from now on."""
+        """The pool began with the attempt: user code runs from now on."""
         failpoint("main-accepted")
         super().on_accepted(pid, time_accepted)
         self.started_at = clock.micros() - int((time.monotonic() - time_accepted) * 1_000_000)
-        self._node.started(self)
+        self._node.started(self.job, self.started_at)
         if self._cancel_step:
             self._cancel_step = 0
             self.begin_cancel()
@@ -96,46 +103,31 @@ class LedgerRequest(Request):
     # On the way out
 
     def on_success(self, ended: Ended, **_: Any) -> None:
-        """The child answered; how the attempt ended is in the answer."""
+        """The attempt answered; how it ended is in the answer."""
         failpoint("main-before-outcome")
         worker_state.task_ready(self, successful=ended.state is State.SUCCEEDED)
-        again = ended.again
-        outcome = self._outcome(ended.state, ended.kind, ended.failure)
-        fields: dict[str, Any] = {
-            "result": ended.result, "preview": ended.preview, "sends": ended.sends, "chords": ended.chords,
-        }  # fmt: skip
-        if again is not None:
-            fields |= {
-                "message": again.message, "run_at": again.run_at, "new_queue": again.queue, "new_task": again.task,
-                "new_priority": again.priority,
-            }  # fmt: skip
-        self._node.end(self, replace(outcome, **fields), ended.runtime)
+        outcome = replace(self._outcome(ended.state, ended.kind, ended.failure), **ended.fields())
+        self._node.end(self.job, outcome, ended.runtime)
         log.info("%s[%s] %s in %.3f s", self.name, self.id, ended.state, ended.runtime)
         self._tell_celery(ended)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
-        """The child did not answer: it died, was killed, or ran out of time."""
+        """The attempt did not answer: its process died, was killed, or ran out of time."""
         worker_state.task_ready(self)
         error = exc_info.exception
         if isinstance(error, ExceptionWithTraceback):
             error = error.exc
         if self._cancel_step:
-            self._node.end(self, self._outcome(State.CANCELLED, Kind.CANCELLED, None))
+            self._cancelled(terminated=True)
         elif self.evicted:
-            self._node.end(self, self._outcome(State.QUEUED, Kind.GIVEN_BACK, None))
+            self._node.end(self.job, self._outcome(State.QUEUED, Kind.GIVEN_BACK, None))
         elif isinstance(error, TimeLimitExceeded):
-            self._fail(
-                error,
-                Failure(ErrorCode.TIMEOUT, "TimeLimitExceeded", f"The task ran longer than {error.args[0]} seconds."),
-            )
-        elif (
-            isinstance(error, (WorkerLostError, SystemExit, KeyboardInterrupt)) or type(error).__name__ == "Terminated"
-        ):
+            message = f"The task ran longer than {error.args[0]} seconds."
+            self._fail(error, exc_info, Failure(ErrorCode.TIMEOUT, "TimeLimitExceeded", message))
+        elif isinstance(error, (WorkerLostError, SystemExit, KeyboardInterrupt)) or _terminated(error):
             self._lost(error)
         else:
-            self._fail(error, failure_of(error, str(exc_info.traceback), None))
-        if send_failed_event:
-            self.send_event("task-failed", exception=type(error).__name__, traceback="")
+            self._fail(error, exc_info, failure_of(error, str(exc_info.traceback), None))
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """Log a soft limit; a hard one is told to `on_failure`, too, and is handled there once."""
@@ -143,45 +135,57 @@ class LedgerRequest(Request):
             log.warning("Soft time limit (%ss) exceeded for %s[%s]", timeout, self.name, self.id)
 
     def _lost(self, error: BaseException) -> None:
-        """The child died under the attempt: it runs again after a pause, or ends by its policy."""
+        """The process died under the attempt: it runs again after a pause, or ends by its policy."""
         if self.started_at is None:
-            self._node.give_back(self)
+            self._node.give_back(self.job)
             return
-        pause = min(DEATH_PAUSE_SECONDS * 2**self._deaths, DEATH_PAUSE_MOST_SECONDS)
-        message = f"The process that ran it ended: {error}"
-        self._fail(
-            error, Failure(ErrorCode.WORKER_LOST, "WorkerLost", message), State.RETRYING, Kind.RESCUED, death=True,
-            run_at=clock.micros() + int(pause * 1_000_000),
-        )  # fmt: skip
+        pause = min(DEATH_PAUSE_SECONDS * 2**self.job.deaths, DEATH_PAUSE_MOST_SECONDS)
+        failure = Failure(ErrorCode.WORKER_LOST, "WorkerLost", f"The process that ran it ended: {error}")
+        outcome = self._outcome(State.RETRYING, Kind.RESCUED, failure)
+        self._node.end(self.job, replace(outcome, death=True, run_at=clock.micros() + int(pause * 1_000_000)))
 
-    def _fail(
-        self,
-        error: BaseException,
-        failure: Failure,
-        state: State = State.FAILED,
-        kind: Kind = Kind.FAILED,
-        **fields: Any,
-    ) -> None:
-        with capturing(job=self.id) as box:  # error callbacks, and the links that can no longer run
+    def _fail(self, error: Exception, einfo: ExceptionInfo, failure: Failure) -> None:
+        """Fail the job from here, with everything that Celery's tracer does in the attempt."""
+        task, arguments = self._task, (self.id, self.args, self.kwargs)
+        with capturing(job=self.id) as box:  # error callbacks
             try:
-                self.task.backend.mark_as_failure(self.id, error, request=self._context)
+                task.backend.mark_as_failure(self.id, error, request=self._context)
+                task.on_failure(error, *arguments, einfo)
+                if task_has_custom(task, "after_return"):
+                    task.after_return(celery_states.FAILURE, error, *arguments, None)
             except Exception:
-                log.exception("The error callbacks of %s[%s] cannot be sent", self.name, self.id)
-        outcome = self._outcome(state, kind, failure)
-        self._node.end(self, replace(outcome, sends=tuple(box.sends), chords=tuple(box.chords), **fields))
+                log.exception("What is to follow the failure of %s[%s] fails as well", self.name, self.id)
+        signals.task_failure.send(
+            sender=task, task_id=self.id, exception=error, args=self.args, kwargs=self.kwargs,
+            traceback=error.__traceback__, einfo=einfo,
+        )  # fmt: skip
+        outcome = self._outcome(State.FAILED, Kind.FAILED, failure)
+        self._node.end(self.job, replace(outcome, sends=tuple(box.sends), chords=tuple(box.chords)))
+        self.send_event("task-failed", exception=f"{failure.type}({failure.message[:500]!r})", traceback="")
+
+    def _cancelled(self, *, terminated: bool = False, expired: bool = False) -> None:
+        self._node.end(self.job, self._outcome(State.CANCELLED, Kind.CANCELLED, None))
+        told = {"terminated": terminated, "signum": None, "expired": expired}
+        self.send_event("task-revoked", **told)
+        signals.task_revoked.send(sender=self._task, request=self._context, **told)
 
     def _outcome(self, state: State, kind: Kind, failure: Failure | None) -> Outcome:
-        data: dict[str, Any] = {"attempt": self.attempt}
+        data: dict[str, Any] = {"attempt": self.job.attempt}
         if failure is not None:
             data |= {"code": failure.code, "type": failure.type, "message": failure.message[:500]}
+        job = self.job
         return Outcome(
-            self.key, self.id, self.attempt, self.task_name_claimed, self.queue, state, clock.micros(), kind, data,
+            job.key, job.id, job.attempt, job.task, job.queue, state, clock.micros(), kind, data,
             started_at=self.started_at, failure=failure,
         )  # fmt: skip
 
     def _tell_celery(self, ended: Ended) -> None:
         if ended.state is State.SUCCEEDED:
             self.send_event("task-succeeded", result=(ended.preview or "None")[:1024], runtime=ended.runtime)
+        elif ended.state is State.CANCELLED:
+            told = {"terminated": True, "signum": None, "expired": False}
+            self.send_event("task-revoked", **told)
+            signals.task_revoked.send(sender=self._task, request=self._context, **told)
         elif ended.failure is not None:
             kind = "task-retried" if ended.state is State.RETRYING else "task-failed"
             error = f"{ended.failure.type}({ended.failure.message[:500]!r})"
@@ -193,48 +197,53 @@ class LedgerRequest(Request):
         """Climb the ladder: a signal the task may clean up after, then SIGTERM, then SIGKILL.
 
         `cancelled` is written when the child has answered or is dead. A job that has not reached
-        a child ends at once.
+        the pool ends at once. In a pool without processes the task learns of it when it next
+        reports progress, and until then it runs on.
         """
         if self._cancel_step:
             return
         self._cancel_step = 1
-        if not self.in_pool:
+        if self._pool is None:
             worker_state.task_ready(self)
-            self._node.end(self, self._outcome(State.CANCELLED, Kind.CANCELLED, None))
-        elif self.started_at is not None:
+            self._cancelled()
+        elif self.started_at is not None and self._pool.processes:
             try:
-                (self._node.slots / str(self.worker_pid)).write_text(f"{self.key}:{self.attempt}")
+                (self._node.slots / str(self.worker_pid)).write_text(f"{self.job.key}:{self.job.attempt}")
             except OSError as error:
                 log.warning("The gentle way to cancel %s fails (%s); the hard one follows.", self.id, error)
-            self._signal(signal.SIGUSR2)
-            self._node.later(self._node.settings.cancel_grace_seconds, self._climb)
+            with suppress(ProcessLookupError):
+                os.kill(self.worker_pid, signal.SIGUSR2)
+            self._node.inbox.later(self._node.settings.cancel_grace_seconds, self._climb)
 
     def _climb(self) -> None:
-        if self._node.held.get(self.key) is not self:
+        if self._node.running.get(self.job.key) is not self:
             return
         self._cancel_step += 1
-        self._signal(signal.SIGTERM if self._cancel_step == 2 else signal.SIGKILL)
-        self._node.later(self._node.settings.cancel_grace_seconds, self._climb)
+        self._end_process(signal.SIGTERM if self._cancel_step == 2 else signal.SIGKILL)
+        self._node.inbox.later(self._node.settings.cancel_grace_seconds, self._climb)
 
     def evict(self) -> None:
         """Kill an attempt that outlasts the worker's shutdown; it runs again elsewhere."""
         self.evicted = True
-        self._signal(signal.SIGKILL)
+        self._end_process(signal.SIGKILL)
 
-    def _signal(self, number: signal.Signals) -> None:
-        try:
-            if number is signal.SIGUSR2:
-                os.kill(self.worker_pid, number)
-            else:
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """Do as Celery asks in a cold shutdown: end the attempt, which is given back."""
+        self.evict()
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """Do as Celery's own remote control asks: cancel."""
+        self.begin_cancel()
+
+    def _end_process(self, number: signal.Signals) -> None:
+        if self._pool is not None and self._pool.processes and self.started_at is not None:
+            with suppress(ProcessLookupError):
                 self._pool.terminate_job(self.worker_pid, number)
-        except ProcessLookupError:
-            pass
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         self._already_revoked = True
         worker_state.task_ready(self)
-        self._node.end(self, self._outcome(State.CANCELLED, Kind.CANCELLED, None))
-        self.send_event("task-revoked", terminated=terminated, signum=signum, expired=expired)
+        self._cancelled(terminated=terminated, expired=expired)
 
     def acknowledge(self) -> None:
         """Do nothing: the claim was the acknowledgement."""
@@ -243,3 +252,7 @@ class LedgerRequest(Request):
     def reject(self, requeue: bool = False) -> None:
         """Do nothing: outcomes go to the node."""
         self.acknowledged = True
+
+
+def _terminated(error: BaseException) -> bool:
+    return type(error).__name__ == "Terminated"

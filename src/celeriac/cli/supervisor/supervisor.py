@@ -24,6 +24,7 @@ from celeriac.cli.supervisor.readiness import Ready, Watch
 from celeriac.cli.supervisor.screen import Screen
 from celeriac.cli.trouble import CANNOT_START
 from celeriac.errors import CannotStart
+from celeriac.settings import LOOPBACK
 
 PATIENCE_SECONDS = 3.0
 
@@ -42,6 +43,10 @@ def supervise(plan: Plan) -> None:
     Raises:
         CannotStart: with the reason; nothing is left running.
     """
+    if plan.settings.host not in LOOPBACK:
+        from celeriac.web.hosts import allowed_hosts  # loads the web framework, so only where it may refuse
+
+        allowed_hosts(plan.settings)
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: events.put(Stop()))

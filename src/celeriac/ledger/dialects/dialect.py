@@ -1,4 +1,7 @@
-"""What `store.py` asks of a database, and the sentences for what can go wrong with any of them."""
+"""What `store.py` asks of a database, and what it gets back.
+
+`sqlite.py` and `postgres.py` answer it. Here are also the sentences for what can go wrong with both.
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager

@@ -23,9 +23,7 @@ _COLUMNS = {
     "progress_value": "real", "progress_total": "real", "progress_note": "text", "result": "text",
     "error_code": "text", "error_type": "text", "error_message": "text",
 }  # fmt: skip
-_ROWS = Sql(
-    f"SELECT id, queue, {', '.join(_COLUMNS)} FROM jobs WHERE id IN ({{each}}) AND observed = 1 {{lock}}"
-)
+_ROWS = Sql(f"SELECT id, queue, {', '.join(_COLUMNS)} FROM jobs WHERE id IN ({{each}}) AND observed = 1 {{lock}}")
 _WRITE = Sql(
     f"UPDATE jobs SET {', '.join(f'{name} = v.{name}' for name in _COLUMNS if name != 'key')} FROM {{rows}}"
     " WHERE jobs.key = v.key",

@@ -5,18 +5,33 @@ long. The fast way decodes straight into the shape; only a wrong body is looked 
 field by field, to say everything that is wrong with it.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import msgspec
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
-from celeriac.errors import BodyTooLarge, CeleriacError, Fault, NotJson, UnsupportedMediaType
+from celeriac.errors import (
+    BodyTimeout,
+    BodyTooLarge,
+    CeleriacError,
+    Fault,
+    InvalidRequest,
+    NotJson,
+    UnsupportedEncoding,
+    UnsupportedMediaType,
+)
 
+Shape = TypeVar("Shape", bound=msgspec.Struct)
+
+# A body may take so long, and a second more for each so many bytes that have come.
+STALL_SECONDS = 30.0
+SLOWEST_PER_SECOND = 16 * 1024
 _PLACE = re.compile(r" - at `\$(.*)`$")
-_INDEX = re.compile(r"\[(\d+)\]")
+_INDEX = re.compile(r"\[(\d+)\]|\.(\w+)")
 _HALF = re.compile("[\ud800-\udfff]")
 _WORDS = {
     "int | null": "an integer",
@@ -41,34 +56,91 @@ async def read_json(scope: Scope, receive: Receive, limit: int) -> bytes:
     """Return the body of a request that is declared as JSON.
 
     Raises:
-        UnsupportedMediaType, BodyTooLarge.
+        UnsupportedMediaType, UnsupportedEncoding, BodyTooLarge, BodyTimeout.
     """
-    declared, length = "", 0
+    declared, encoding, length = "", "", 0
     for name, value in scope["headers"]:
         if name == b"content-type":
             declared = str(value, "latin-1")
         elif name == b"content-length":
             length = int(value) if value.isdigit() else 0
-    if declared != "application/json" and declared.partition(";")[0].strip().lower() != "application/json":
-        raise UnsupportedMediaType(declared)
+        elif name == b"content-encoding":
+            encoding = str(value, "latin-1")
+    if declared != "application/json":
+        _check_type(declared)
+    if encoding not in ("", "identity"):
+        raise UnsupportedEncoding("Content-Encoding", encoding)
     if length > limit:
         raise BodyTooLarge(limit)
     return await _read(receive, limit)
 
 
+def _check_type(declared: str) -> None:
+    kind, _, rest = declared.partition(";")
+    if kind.strip().lower() != "application/json":
+        raise UnsupportedMediaType(declared)
+    for name, _, value in (part.partition("=") for part in rest.split(";")):
+        if name.strip().lower() == "charset" and value.strip(' "').lower() not in ("utf-8", "utf8", "us-ascii"):
+            raise UnsupportedEncoding("Content-Type", declared)
+
+
 async def _read(receive: Receive, limit: int) -> bytes:
-    parts, size, more = [], 0, True
-    while more:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise Disconnected("The client went away before its request was complete.")
-        part = message.get("body", b"")
-        more = message.get("more_body", False)
-        size += len(part)
-        if size > limit:
+    message = _there(receive)
+    if message is not None and not message.get("more_body", False) and message["type"] == "http.request":
+        body: bytes = message.get("body", b"")
+        if len(body) > limit:
             raise BodyTooLarge(limit)
-        parts.append(part)
+        return body
+    return await _read_on(receive, limit, message)
+
+
+def _there(receive: Receive) -> Message | None:
+    """Return what the server has at hand already, as nearly always, or None: a timeout costs five microseconds."""
+    waiting = receive().__await__()
+    try:
+        next(waiting)
+    except StopIteration as done:
+        message: Message = done.value
+        return message
+    waiting.close()  # it waits for more to come, and has taken nothing
+    return None
+
+
+async def _read_on(receive: Receive, limit: int, message: Message | None) -> bytes:
+    parts, size, more = [], 0, True
+    began = asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout_at(began + STALL_SECONDS) as deadline:
+            while more:
+                message = await receive() if message is None else message
+                if message["type"] != "http.request":
+                    raise Disconnected("The client went away before its request was complete.")
+                part = message.get("body", b"")
+                more = message.get("more_body", False)
+                size += len(part)
+                if size > limit:
+                    raise BodyTooLarge(limit)
+                parts.append(part)
+                message = None
+                if more:
+                    deadline.reschedule(began + STALL_SECONDS + size / SLOWEST_PER_SECOND)
+    except TimeoutError:
+        raise BodyTimeout(size) from None
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def read_shape(scope: Scope, receive: Receive, limit: int, shape: type[Shape]) -> Shape:
+    """Return the body of a request as a shape.
+
+    Raises:
+        UnsupportedMediaType, BodyTooLarge, NotJson, InvalidRequest: with all that is wrong.
+    """
+    body = await read_json(scope, receive, limit)
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        _, faults = explain(body, shape)
+        raise InvalidRequest.of(faults or [Fault("", "cannot be read")]) from None
 
 
 def explain(body: bytes, shape: type[msgspec.Struct]) -> tuple[dict[str, Any], list[Fault]]:
@@ -77,7 +149,11 @@ def explain(body: bytes, shape: type[msgspec.Struct]) -> tuple[dict[str, Any], l
     Raises:
         NotJson: saying where it stops being JSON.
     """
-    document = _parsed(body)
+    return explained(parsed(body), shape)
+
+
+def explained(document: Any, shape: type[msgspec.Struct]) -> tuple[dict[str, Any], list[Fault]]:
+    """Look closely at a parsed body, as `explain` does."""
     if not isinstance(document, dict):
         return {}, [Fault("", "must be an object")]
     kinds = get_type_hints(shape, include_extras=True)
@@ -95,7 +171,8 @@ def explain(body: bytes, shape: type[msgspec.Struct]) -> tuple[dict[str, Any], l
     return good, faults
 
 
-def _parsed(body: bytes) -> Any:
+def parsed(body: bytes) -> Any:
+    """Return a body as Python objects. Raises NotJson, saying where it stops being JSON."""
     try:
         return json.loads(body.decode(), parse_constant=_refuse)
     except UnicodeDecodeError as error:
@@ -135,7 +212,7 @@ def _misfits(value: Any, kind: Any, path: str) -> list[Fault]:
     except msgspec.ValidationError as error:
         told = str(error)
         place = _PLACE.search(told)
-        inner = "".join(f"/{index}" for index in _INDEX.findall(place[1])) if place else ""
+        inner = "".join(f"/{index or name}" for index, name in _INDEX.findall(place[1])) if place else ""
         return [Fault(path + inner, _sentence(_PLACE.sub("", told)))]
     return []
 

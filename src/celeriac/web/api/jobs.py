@@ -14,11 +14,12 @@ from starlette.responses import Response
 from starlette.types import Receive
 
 from celeriac.errors import JobNotFound
+from celeriac.jobs import Kind
 from celeriac.ledger import Asked, Move, cancel, read, reopen
 from celeriac.states import State, is_final
 from celeriac.web.api import PREFIX
 from celeriac.web.api.queries import EventsQuery, JobQuery, JobsQuery, NoQuery
-from celeriac.web.api.shapes import EventPage, JobPage, event_shape, job_shape
+from celeriac.web.api.shapes import CancelledShape, EventPage, JobPage, event_shape, job_shape
 from celeriac.web.site import caller, site
 
 ID_LENGTH = 255
@@ -57,20 +58,30 @@ def events(request: Request, id: str, query: Annotated[EventsQuery, Query()]) ->
 
 async def cancel_job(request: Request, id: str, query: Annotated[NoQuery, Query()]) -> Response:
     """Cancel a job. One that waits is cancelled at once and never starts; a running one is told to stop."""
-    return await _ask(request, id, cancel)
+    await _ask(request, id, cancel)
+    return await asyncio.to_thread(_cancelled, request, id)
 
 
 async def retry_job(request: Request, id: str, query: Annotated[NoQuery, Query()]) -> Response:
     """Send a failed or cancelled job through again, under the same id."""
-    return await _ask(request, id, reopen)
-
-
-async def _ask(request: Request, id: str, move: Move[Asked, State]) -> Response:
-    _check(id)
-    await site(request).do(move, Asked(caller(request), id))
+    await _ask(request, id, reopen)
     response = await asyncio.to_thread(_whole, request, id)
     response.status_code = 202
     return response
+
+
+async def _ask(request: Request, id: str, move: Move[Asked, State]) -> None:
+    _check(id)
+    await site(request).do(move, Asked(caller(request), id))
+
+
+def _cancelled(request: Request, id: str) -> Response:
+    ledger = site(request).ledger
+    job = read.job(ledger, caller(request), id)
+    last = read.history(ledger, caller(request), id, job.number - 1, 1)
+    data = msgspec.json.decode(last[0].data) if last and last[0].kind == Kind.CANCELLED and last[0].data else {}
+    shape = msgspec.structs.asdict(job_shape(job, site(request).tasks))
+    return answer(CancelledShape(**shape, also=data.get("also", []), also_count=data.get("also_count", 0)), 202)
 
 
 async def _wait(request: Request, id: str, seconds: float) -> None:
@@ -98,10 +109,15 @@ def _whole(request: Request, id: str) -> Response:
 
 def _check(id: str) -> None:
     """Refuse what cannot be an id before a database is asked for it."""
-    if len(id) > ID_LENGTH or "\0" in id:
+    if not is_id(id):
         raise JobNotFound(id[:ID_LENGTH])
 
 
-def answer(shape: msgspec.Struct) -> Response:
+def is_id(id: str) -> bool:
+    """Say whether something can have this id at all; databases do not take every text."""
+    return len(id) <= ID_LENGTH and "\0" not in id
+
+
+def answer(shape: msgspec.Struct, status: int = 200) -> Response:
     """Return a shape as a JSON response."""
-    return Response(msgspec.json.encode(shape), media_type="application/json")
+    return Response(msgspec.json.encode(shape), status, media_type="application/json")

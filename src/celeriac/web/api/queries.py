@@ -1,7 +1,7 @@
-"""The values a list of jobs takes after its question mark, checked and made a Filter.
+"""The values that lists and operations take, checked; those that say which jobs become a Filter.
 
 Several values of one kind are separated by commas. What is unknown or wrong is told at once,
-all of it. FastAPI documents the same model in the OpenAPI document.
+all of it. FastAPI documents the same models in the OpenAPI document.
 """
 
 from typing import Annotated, Any
@@ -15,12 +15,15 @@ from celeriac.web.api.moments import moment
 LIMIT = 50
 LIMIT_MAX = 500
 NUMBER_MAX = 2**53
+MINUTES_MAX = 1440
 
 
 def _split(value: Any) -> Any:
     """Take `a,b` and repeated names alike."""
     given = value if isinstance(value, list) else [value]
-    return [part for text in given for part in str(text).split(",") if part]
+    if not all(isinstance(text, str) for text in given):  # in the filter of an operation, which is JSON
+        raise ValueError("must be a text or a list of texts")
+    return [part for text in given for part in text.split(",") if part]
 
 
 def _state(value: Any) -> str:
@@ -30,9 +33,11 @@ def _state(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    if "\0" in str(value):
+    if not isinstance(value, str):
+        raise ValueError("must be a text")
+    if "\0" in value:
         raise ValueError("must not hold NUL")
-    return str(value)
+    return value
 
 
 def _time(value: Any) -> int:
@@ -45,8 +50,8 @@ StateName = Annotated[str, PlainValidator(_state), WithJsonSchema({"type": "stri
 Time = Annotated[int, PlainValidator(_time), WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
-class JobsQuery(BaseModel):
-    """Which jobs to list. Empty values do not narrow the list."""
+class JobFilter(BaseModel):
+    """Which jobs; empty values do not narrow it. Texts may be a list, or one text separated by commas."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -55,18 +60,38 @@ class JobsQuery(BaseModel):
     queue: Texts = Field([], description="Names of queues, separated by commas.")
     owner: Texts = Field([], description="Owners, separated by commas.")
     tag: Texts = Field([], description="Tags, separated by commas: jobs that carry one of them.")
-    q: Text | None = Field(None, description="Beginning of an id, a task, a tag or a type of error.")
+    batch: Texts = Field([], description="Ids of batches, separated by commas.")
+    q: Text | None = Field(None, description="Beginning of an id, a task, a tag or a type of error; case counts.")
     since: Time | None = Field(None, description="Jobs accepted at this time or later.")
     until: Time | None = Field(None, description="Jobs accepted before this time.")
-    after: str | None = Field(None, description="`after` of the page before.")
-    limit: int = Field(LIMIT, ge=1, le=LIMIT_MAX, description="How many jobs at most.")
 
     def filter(self) -> Filter:
         """Return the values as the ledger takes them."""
         return Filter(
             states=tuple(self.state), tasks=tuple(self.task), queues=tuple(self.queue), owners=tuple(self.owner),
-            tags=tuple(self.tag), q=self.q or None, since=self.since, until=self.until,
+            tags=tuple(self.tag), batches=tuple(self.batch), q=self.q or None, since=self.since, until=self.until,
         )  # fmt: skip
+
+
+class PageQuery(BaseModel):
+    """Which page of a list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: Text | None = Field(None, description="`after` of the page before.")
+    limit: int = Field(LIMIT, ge=1, le=LIMIT_MAX, description="How many at most; a page may hold fewer.")
+
+
+class JobsQuery(JobFilter, PageQuery):
+    """Which jobs to list."""
+
+
+class StatsQuery(BaseModel):
+    """How far back to look."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    minutes: int = Field(60, ge=1, le=MINUTES_MAX, description="Endings of the last so many minutes.")
 
 
 class JobQuery(BaseModel):

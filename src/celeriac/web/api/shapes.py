@@ -1,16 +1,17 @@
-"""The shapes of the API's answers: how jobs, events, queues, workers and tasks look as JSON.
+"""The shapes of the API's answers: how jobs, events, workers and tasks look as JSON.
 
 They encode straight to bytes, and the OpenAPI document takes its schemas from them. Field
 names are the vocabulary's; times are RFC 3339 in UTC. Called by the handlers.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from celeriac.app import TaskInfo, Tasks
 from celeriac.clock import rfc3339
-from celeriac.jobs import Event, Failure, Job, Progress, Queue, Receipt, Submission, Worker
+from celeriac.jobs import Event, Failure, Job, Progress, Receipt, Submission, Worker
 from celeriac.web.api.plain import NULL, plain
 
 
@@ -32,33 +33,43 @@ class JobProgress(msgspec.Struct):
 
 
 class JobShape(msgspec.Struct):
-    """A job. In lists `args` and `result` are previews of at most 1 KiB; `number` is that of its newest event."""
+    """A job. In lists `args` and `result` are previews of at most 1 KiB."""
 
-    id: str
+    id: Annotated[str, Meta(description="Its id, also that of the Celery task.")]
     task: str
-    state: str
+    state: Annotated[str, Meta(description="scheduled, queued, running, retrying; then succeeded, failed, cancelled.")]
     queue: str
-    priority: int
-    args: msgspec.Raw
-    result: msgspec.Raw
-    error: JobError | None
+    priority: Annotated[int, Meta(description="0 to 9, higher first.")]
+    args: Annotated[
+        msgspec.Raw, Meta(description='By name if they fit the signature, else `{"args": […], "kwargs": {…}}`.')
+    ]
+    result: Annotated[msgspec.Raw, Meta(description="What the task returned.")]
+    error: Annotated[JobError | None, Meta(description="Why it failed or was cancelled.")]
     progress: JobProgress | None
-    attempt: int
-    max_attempts: int | None
-    owner: str
+    attempt: Annotated[int, Meta(description="How often it was claimed.")]
+    max_attempts: Annotated[int | None, Meta(description="How often it may be executed at most.")]
+    owner: Annotated[str, Meta(description="Who submitted it.")]
     tags: tuple[str, ...]
-    cost: int | None
+    cost: Annotated[int | None, Meta(description="The measured size of its input.")]
     created_at: str | None
-    run_at: str | None
-    expires_at: str | None
-    started_at: str | None
+    run_at: Annotated[str | None, Meta(description="Not before this time.")]
+    expires_at: Annotated[str | None, Meta(description="Cancelled if it has not started by then.")]
+    started_at: Annotated[str | None, Meta(description="When the code of its newest attempt began.")]
     finished_at: str | None
-    worker: str | None
-    parent: str | None
-    root: str | None
-    group: str | None
+    worker: Annotated[str | None, Meta(description="Who runs it, or ran it last.")]
+    parent: Annotated[str | None, Meta(description="The job that submitted it.")]
+    root: Annotated[str | None, Meta(description="The job that began the whole canvas.")]
+    group: Annotated[str | None, Meta(description="The group it is a member of.")]
     schedule: str | None
-    number: int
+    batch: Annotated[str | None, Meta(description="The batch it was submitted in.")]
+    number: Annotated[int, Meta(description="Number of its newest event.")]
+
+
+class CancelledShape(JobShape):
+    """A job and what was given up with it: links behind it in its chain, the body of its chord."""
+
+    also: Annotated[list[str], Meta(description="Jobs that were given up with it, 100 at most.")]
+    also_count: Annotated[int, Meta(description="How many there are.")]
 
 
 class JobPage(msgspec.Struct):
@@ -83,21 +94,6 @@ class EventPage(msgspec.Struct):
 
     events: list[EventShape]
     after: int | None
-
-
-class QueueShape(msgspec.Struct):
-    """A queue with the exact number of its jobs in each state."""
-
-    name: str
-    paused: bool
-    counts: dict[str, int]
-    oldest_queued_at: str | None
-
-
-class QueuePage(msgspec.Struct):
-    """Every queue."""
-
-    queues: list[QueueShape]
 
 
 class WorkerShape(msgspec.Struct):
@@ -148,7 +144,7 @@ def job_shape(job: Job, tasks: Tasks) -> JobShape:
         created_at=rfc3339(job.created_at), run_at=rfc3339(job.run_at), expires_at=rfc3339(job.expires_at),
         started_at=rfc3339(job.started_at), finished_at=rfc3339(job.finished_at),
         worker=job.worker.rpartition("/")[0] or job.worker if job.worker else None, parent=job.parent, root=job.root,
-        group=job.group, schedule=job.schedule, number=job.number,
+        group=job.group, schedule=job.schedule, batch=job.batch, number=job.number,
     )  # fmt: skip
 
 
@@ -161,18 +157,13 @@ def fresh_shape(submission: Submission, receipt: Receipt, tasks: Tasks) -> JobSh
         owner=submission.owner, tags=submission.tags, cost=submission.cost, created_at=rfc3339(receipt.created_at),
         run_at=rfc3339(submission.run_at), expires_at=rfc3339(submission.expires_at), started_at=None,
         finished_at=None, worker=None, parent=submission.parent, root=submission.root, group=submission.group,
-        schedule=submission.schedule, number=1,
+        schedule=submission.schedule, batch=submission.batch, number=1,
     )  # fmt: skip
 
 
 def event_shape(event: Event) -> EventShape:
     """Return an event as the API shows it."""
     return EventShape(event.job, event.number, rfc3339(event.at), event.kind, plain(event.data))
-
-
-def queue_shape(queue: Queue) -> QueueShape:
-    """Return a queue as the API shows it."""
-    return QueueShape(queue.name, queue.paused_at is not None, queue.counts, rfc3339(queue.oldest_queued_at))
 
 
 def worker_shape(worker: Worker) -> WorkerShape:

@@ -20,6 +20,6 @@ _environment = Environment(
 
 
 def page(template: str, status: int = 200, /, **values: Any) -> HTMLResponse:
-    """Return a page rendered from a template."""
-    text = _environment.get_template(template).render(values)
+    """Return a page rendered from a template; `logged_in` adds the way out."""
+    text = _environment.get_template(template).render({"logged_in": False, **values})
     return HTMLResponse(text, status, {"Cache-Control": "no-store"})

@@ -1,10 +1,10 @@
 """The documentation in the browser: the OpenAPI document, and the same as a page to read.
 
-Nothing is loaded from elsewhere. Neither needs a login: both say what any installation of this
-version offers, and nothing about this one.
+Nothing is loaded from elsewhere. Neither needs a login: to a stranger both say what any installation
+of this version offers, and nothing about this one; who may see the tasks finds an address for each.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -12,19 +12,23 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from celeriac.web.pages import page
+from celeriac.web.sessions import Sessions
 
 Document = dict[str, Any]
 
 
-def routes(document: Callable[[], Document]) -> list[BaseRoute]:
+def routes(document: Callable[[Request], Awaitable[Document]], sessions: Sessions) -> list[BaseRoute]:
     """Return the routes of the documentation."""
 
     async def openapi(request: Request) -> Response:
-        return JSONResponse(document())
+        return JSONResponse(await document(request))
 
     async def docs(request: Request) -> Response:
-        made = document()
-        return page("docs.html", document=made, operations=operations(made), address=str(request.base_url).rstrip("/"))
+        made = await document(request)
+        return page(
+            "docs.html", document=made, operations=operations(made), address=str(request.base_url).rstrip("/"),
+            logged_in=sessions.is_open(request), kind=kind,
+        )  # fmt: skip
 
     return [Route("/openapi.json", openapi, methods=["GET"]), Route("/docs", docs, methods=["GET"])]
 
@@ -61,7 +65,12 @@ def _fields(operation: dict[str, Any], schemas: Document) -> list[dict[str, str]
         schema = _resolve(body["content"]["application/json"]["schema"], schemas)
         required = schema.get("required", [])
         rows += [
-            {"name": name, "place": "body", "kind": kind(field), "text": "required" if name in required else ""}
+            {
+                "name": name,
+                "place": "body",
+                "kind": kind(field),
+                "text": " ".join(["Required."] * (name in required) + [field.get("description", "")]),
+            }
             for name, field in schema["properties"].items()
         ]
     return rows
@@ -74,7 +83,7 @@ def _answer(operation: dict[str, Any], schemas: Document) -> dict[str, Any]:
 
 
 def _resolve(schema: dict[str, Any], schemas: Document) -> dict[str, Any]:
-    found: dict[str, Any] = schemas[schema["$ref"].rpartition("/")[2]]
+    found: dict[str, Any] = schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
     return found
 
 
@@ -84,6 +93,8 @@ def kind(schema: dict[str, Any]) -> str:
         return str(schema["$ref"]).rpartition("/")[2]
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(kind(one) for one in schema["anyOf"] if one.get("type") != "null"))
+    if "enum" in schema:
+        return f"one of {', '.join(map(str, schema['enum']))}"
     if schema.get("type") == "array":
         return f"list of {kind(schema.get('items', {}))}"
     bounds = [f"{word} {schema[name]}" for name, word in _BOUNDS.items() if name in schema]

@@ -14,17 +14,18 @@ from starlette.staticfiles import StaticFiles
 
 from celeriac.errors import CannotStart
 from celeriac.web.pages import STATIC, page
+from celeriac.web.sessions import Sessions
 from celeriac.web.site import Site
 
 # Files change with the program, not between requests: browsers ask again and mostly hear "not modified".
 _ASK_AGAIN = {"Cache-Control": "no-cache"}
 
 
-def routes(site: Site, pages: Path | None) -> list[BaseRoute]:
+def routes(site: Site, pages: Path | None, sessions: Sessions) -> list[BaseRoute]:
     """Return the routes of the front page and of the files that pages need."""
     static: list[BaseRoute] = [Mount("/static", Files(directory=STATIC))]
     if pages is None:
-        return [Route("/", _small(site), methods=["GET"]), *static]
+        return [Route("/", _small(site, sessions), methods=["GET"]), *static]
     index = pages / "index.html"
     if not index.is_file():
         raise CannotStart(f"The folder of pages {pages} has no index.html.")
@@ -45,9 +46,12 @@ class Files(StaticFiles):
         return response
 
 
-def _small(site: Site) -> Callable[[Request], Awaitable[Response]]:
+def _small(site: Site, sessions: Sessions) -> Callable[[Request], Awaitable[Response]]:
     async def home(request: Request) -> Response:
         tasks = site.tasks.names
-        return page("home.html", address=str(request.base_url).rstrip("/"), task=tasks[0] if tasks else "my-task")
+        return page(
+            "home.html", address=str(request.base_url).rstrip("/"), task=tasks[0] if tasks else "my-task",
+            logged_in=sessions.is_open(request),
+        )  # fmt: skip
 
     return home

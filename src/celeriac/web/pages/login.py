@@ -28,7 +28,7 @@ def routes(site: Site, sessions: Sessions) -> list[BaseRoute]:
             holder = await asyncio.to_thread(keys.use_ticket, site.ledger, ticket) if ticket else None
         except CeleriacError as error:
             return page("login.html", error.status, told=error.detail)
-        if holder is None and sessions.principal(sessions.cookie_of(request.headers.get("cookie")) or "") is not None:
+        if holder is None and sessions.is_open(request):
             return RedirectResponse("/", 303, {"Cache-Control": "no-store"})  # the link was clicked twice
         if holder is None:
             told = "This login link was used before or is too old." if ticket else "A login link is missing."
