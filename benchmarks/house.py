@@ -15,10 +15,15 @@ from benchmarks.load import drive
 from benchmarks.processes import cpu, stopping, until
 from benchmarks.rounds import Sample
 from benchmarks.wire import request
-from celeriac.ledger import Ledger, read
+from celeriac.ledger import Ledger
 
 CLIENTS = 16
 DEADLINE_SECONDS = 120
+WHERE = f"WHERE state = 'succeeded' AND task = '{BODY['task']}'"
+ENDED = (
+    f"SELECT SUM(jobs) FROM (SELECT jobs FROM counts {WHERE}"
+    f" UNION ALL SELECT jobs FROM count_deltas {WHERE}) AS entries"
+)
 
 
 class House:
@@ -49,9 +54,8 @@ class House:
         }  # fmt: skip
 
     def _ended(self) -> int:
-        with self._ledger.reading() as connection:
-            places = read.all_counts(connection)
-        return sum(jobs for (state, _, task), jobs in places.items() if state == "succeeded" and task == BODY["task"])
+        with self._ledger.reading() as connection:  # asked often: all counts would take a tenth of a core
+            return int(connection.exec_driver_sql(ENDED).scalar() or 0)
 
 
 @contextlib.contextmanager

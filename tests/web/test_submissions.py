@@ -35,7 +35,7 @@ def test_an_accepted_job_is_answered_with_itself_and_its_place(shared: House):
     assert list(job) == [
         "id", "task", "state", "queue", "priority", "args", "result", "error", "progress", "attempt", "max_attempts",
         "owner", "tags", "cost", "created_at", "run_at", "expires_at", "started_at", "finished_at", "worker", "parent",
-        "root", "group", "schedule", "batch", "number",
+        "root", "group", "schedule", "batch", "observed", "number",
     ]  # fmt: skip
     assert (job["args"], job["tags"], job["owner"], job["number"]) == ({"x": 1, "y": 2}, ["t"], "ann", 1)
 

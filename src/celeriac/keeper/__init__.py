@@ -2,7 +2,8 @@
 
 Each duty is one file with one class and one `tick()`, a step that a test calls directly:
 `due` queues what falls due, `rescuer` takes jobs from dead workers, `operator` cancels and retries
-what people filter, `pruner` deletes what is old, `tally` folds the counts. `leader` says who may, `loop` says when.
+what people filter, `pruner` deletes what is old, `tally` folds the counts. `leader` says who may, `loop` says when,
+`detour` goes round a row that cannot be moved.
 """
 
 from celeriac.keeper.loop import Loop, run

@@ -26,8 +26,8 @@ _ALL = Sql(
 )
 _ANY_DELTA = Sql("SELECT 1 FROM count_deltas LIMIT 1")
 _FOLD = Sql(
-    "DELETE FROM count_deltas WHERE position IN"
-    " (SELECT position FROM count_deltas ORDER BY position LIMIT :most {skip_locked})"
+    "DELETE FROM count_deltas WHERE position {once}"
+    " SELECT position FROM count_deltas ORDER BY position LIMIT :most {skip_locked}{end}"
     " RETURNING state, queue, task, jobs"
 )
 _ADD_COUNTS = Sql(

@@ -17,8 +17,8 @@ _BIND = Sql(
 _BINDINGS = Sql("SELECT routing_key, pattern, queue FROM mail_bindings WHERE exchange = :exchange")
 _PUT = Sql("INSERT INTO mail (queue, at, message) VALUES (:queue, :now, :message)")
 _TAKE = Sql(
-    "DELETE FROM mail WHERE position IN (SELECT position FROM mail WHERE queue IN ({each}) ORDER BY position"
-    " LIMIT :most {skip_locked}) RETURNING position, queue, message"
+    "DELETE FROM mail WHERE position {once} SELECT position FROM mail WHERE queue IN ({each})"
+    " ORDER BY position LIMIT :most {skip_locked}{end} RETURNING position, queue, message"
 )
 _WAITING = Sql("SELECT 1 FROM mail WHERE queue IN ({each}) LIMIT 1")
 _DROP = [Sql("DELETE FROM mail WHERE queue = :queue"), Sql("DELETE FROM mail_bindings WHERE queue = :queue")]

@@ -15,9 +15,9 @@ from celeriac.ledger.store import Ledger, Transaction
 from celeriac.states import State
 
 _DUE = Sql(
-    "UPDATE jobs SET state = 'queued' WHERE key IN (SELECT key FROM jobs {by[jobs_due]}"
+    "UPDATE jobs SET state = 'queued' WHERE key {once} SELECT key FROM jobs {by[jobs_due]}"
     " WHERE state IN ('scheduled', 'retrying') AND state = :state AND run_at <= :now"
-    " ORDER BY run_at LIMIT :most {skip_locked}) RETURNING queue, task"
+    " ORDER BY run_at LIMIT :most {skip_locked}{end} RETURNING queue, task"
 )
 _EXPIRED = Sql(
     "SELECT key, id, state, queue, task, number, chord, group_index FROM jobs {by[jobs_expiring]}"

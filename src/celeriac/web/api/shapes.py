@@ -62,6 +62,9 @@ class JobShape(msgspec.Struct):
     group: Annotated[str | None, Meta(description="The group it is a member of.")]
     schedule: str | None
     batch: Annotated[str | None, Meta(description="The batch it was submitted in.")]
+    observed: Annotated[
+        bool, Meta(description="Whether its own broker decides about it, and the ledger only looks on.")
+    ]
     number: Annotated[int, Meta(description="Number of its newest event.")]
 
 
@@ -144,7 +147,8 @@ def job_shape(job: Job, tasks: Tasks) -> JobShape:
         created_at=rfc3339(job.created_at), run_at=rfc3339(job.run_at), expires_at=rfc3339(job.expires_at),
         started_at=rfc3339(job.started_at), finished_at=rfc3339(job.finished_at),
         worker=job.worker.rpartition("/")[0] or job.worker if job.worker else None, parent=job.parent, root=job.root,
-        group=job.group, schedule=job.schedule, batch=job.batch, number=job.number,
+        group=job.group, schedule=job.schedule, batch=job.batch, observed=job.observed,
+        number=job.number,
     )  # fmt: skip
 
 
@@ -157,7 +161,7 @@ def fresh_shape(submission: Submission, receipt: Receipt, tasks: Tasks) -> JobSh
         owner=submission.owner, tags=submission.tags, cost=submission.cost, created_at=rfc3339(receipt.created_at),
         run_at=rfc3339(submission.run_at), expires_at=rfc3339(submission.expires_at), started_at=None,
         finished_at=None, worker=None, parent=submission.parent, root=submission.root, group=submission.group,
-        schedule=submission.schedule, batch=submission.batch, number=1,
+        schedule=submission.schedule, batch=submission.batch, observed=False, number=1,
     )  # fmt: skip
 
 
