@@ -8,12 +8,15 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from web.house import House, house, unique
 
 from celeriac.client import AsyncClient, Client, ClientError, Unreachable, submission
 from celeriac.client import calls as module
 from celeriac.errors import CannotStart
+
+PAUSE_SECONDS = module.PAUSE_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -258,5 +261,15 @@ def test_an_answer_that_is_not_of_celeriac_is_told(body: str):
 
 
 def test_a_server_that_is_not_there_is_told():
-    with Client("http://127.0.0.1:1", "t") as client, pytest.raises(Unreachable, match="Is it running"):
+    with Client("http://127.0.0.1:1", "t") as client, pytest.raises(Unreachable, match="Is it running") as caught:
         client.tasks()
+    assert (caught.value.__cause__, caught.value.__suppress_context__) == (None, True)
+
+
+def test_a_server_that_starts_again_has_fifteen_seconds(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "PAUSE_SECONDS", PAUSE_SECONDS)
+    pauses, broken = [], httpx.ConnectError("refused")
+    while (pause := module.pause(module.job("1"), len(pauses), broken)) is not None:
+        pauses.append(pause)
+
+    assert 14 < sum(pauses) < 16

@@ -4,13 +4,15 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from celery import Celery, chain, chord, group
 from celery.exceptions import Ignore
+from celery.result import allow_join_result
 
 from celeriac import Celeriac, attach, clock, current
-from celeriac.errors import CannotStart, JobNotFound, JobsNeverEnd
+from celeriac.errors import CannotStart, JobNotFound, JobsNeverEnd, JobWaits
 from celeriac.states import State
 from celeriac.testing import Jobs, inline
 
@@ -82,6 +84,12 @@ async def wait(n: int) -> int:
 @app.task(name="quiet")
 def quiet() -> None:
     raise Ignore
+
+
+@app.task(name="waiter")
+def waiter() -> int:
+    with allow_join_result():
+        return add.delay(2, 3).get() + 1
 
 
 @pytest.fixture
@@ -224,6 +232,61 @@ def test_a_task_that_never_stops_is_an_error_and_not_a_hang(jobs: Jobs, monkeypa
 
     with pytest.raises(JobsNeverEnd, match="submit itself"):
         jobs.run_all()
+
+
+def test_waiting_for_a_job_whose_time_has_not_come_is_an_error_and_not_a_hang(jobs: Jobs):
+    later, again = add.apply_async((1, 2), countdown=60), flaky.delay(1)
+    last = chain(add.s(1, 2).set(countdown=60), add.s(3))()
+    for result in (later, again):
+        with pytest.raises(JobWaits, match=r"waits for its time; call advance\(\) or run_all\(\)"):
+            result.get(timeout=30)
+    with pytest.raises(JobWaits, match="comes after a job that waits for its time"):
+        last.get()
+    jobs.run_all()
+
+    assert [result.get() for result in (later, again, last)] == [3, "after 1 retries", 6]
+
+
+def test_waiting_for_what_never_comes_says_why(jobs: Jobs):
+    with pytest.raises(JobWaits, match="nobody has submitted it"):
+        app.AsyncResult("nothing").get()
+    with pytest.raises(JobWaits, match="nothing here runs 'elsewhere' from 'default'"):
+        app.send_task("elsewhere").get()
+
+
+def test_a_task_that_may_wait_for_another_one_has_it_run(jobs: Jobs):
+    assert waiter.delay().get() == 6
+
+
+def test_a_block_within_a_block_has_jobs_and_a_clock_of_its_own(jobs: Jobs):
+    jobs.advance(3600)
+    before = app.now()
+    with inline(app) as inner:
+        inner.advance(3600)
+        assert 7199 < (app.now() - before).total_seconds() + 3600 < 7300
+        add.delay(1, 2)
+        assert (len(inner.ended), len(jobs.ended)) == (1, 0)
+    assert 0 <= (app.now() - before).total_seconds() < 300
+    assert add.delay(2, 2).get() == 4
+    assert len(jobs.ended) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"priority": 55}, "from 0 to 9, higher first, not 55"),
+        ({"priority": -1}, "not -1"),
+        ({"priority": 1.5}, "not 1.5"),
+        ({"queue": "x" * 201}, "1 to 200 characters"),
+        ({"queue": "a\0b"}, "no NUL"),
+    ],
+)
+def test_what_http_refuses_is_refused_in_python_too(jobs: Jobs, options: dict[str, Any], told: str):
+    with pytest.raises(ValueError, match=told):
+        add.apply_async((1, 2), **options)
+    add.apply_async((1, 2), priority=None, queue="x" * 200)
+
+    assert [job.state for job in jobs.ended] == ["succeeded"]
 
 
 def test_jobs_of_another_thread_run_too(jobs: Jobs):

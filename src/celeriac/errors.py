@@ -54,13 +54,14 @@ class InvalidArguments(InvalidRequest):
 
 
 class UnknownTask(CeleriacError):
-    """No task of this name is exposed here."""
+    """No task of this name is exposed here; `why` is the sentence for a caller who may know more."""
 
     code, status, title = "unknown-task", 422, "There is no such task"
 
-    def __init__(self, task: str, known: Iterable[str]) -> None:
-        names = ", ".join(sorted(known)) or "none"
-        super().__init__(f"There is no task {task!r}. Known tasks: {names}.", [Fault("/task", "is not a known task")])
+    def __init__(self, task: str, known: Iterable[str] = (), why: str | None = None) -> None:
+        names = ", ".join(sorted(known))
+        told = f"There is no task {task[:200]!r}." + (f" Known tasks: {names}." if names else "")
+        super().__init__(why or told, [Fault("/task", why or "is not a known task")])
 
 
 class NotJson(CeleriacError):
@@ -306,6 +307,18 @@ class LedgerBusy(LedgerUnavailable):
     code, status, title = "ledger-busy", 503, "The ledger is busy"
 
 
+class LedgerUncertain(LedgerUnavailable):
+    """The database went away while it was to commit: what was asked for may have been written, or not."""
+
+    code, status, title = "ledger-uncertain", 503, "It is not known whether it was accepted"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The ledger has gone away before it said whether this was accepted. Ask again with the same "
+            "Idempotency-Key, or look whether it is there."
+        )
+
+
 class LedgerFull(CeleriacError):
     """The disk under the ledger is full; nothing was accepted."""
 
@@ -333,6 +346,15 @@ class JobsNeverEnd(CeleriacError):
         super().__init__(
             f"After {attempts:,} attempts there is still a job to run. Does a task submit itself, or retry for ever?"
         )
+
+
+class JobWaits(CeleriacError):
+    """Somebody waits, in the thread that runs jobs inline, for one that does not run meanwhile."""
+
+    code, title = "job-waits", "The job does not run meanwhile"
+
+    def __init__(self, job: str, why: str) -> None:
+        super().__init__(f"The result of job {job} does not come while you wait for it: {why}.")
 
 
 class CannotStart(CeleriacError):

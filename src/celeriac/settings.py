@@ -165,9 +165,12 @@ def load(**flags: Any) -> Settings:
 
 def unknown_variables() -> dict[str, str]:
     """Return the CELERIAC_* variables that nobody reads, each with the known name nearest to it, or ""."""
-    known = [f"CELERIAC_{name.upper()}" for name in (*Settings.model_fields, *BESIDE)]
-    unknown = sorted(name for name in os.environ if name.startswith("CELERIAC_") and name.upper() not in known)
-    return {name: next(iter(get_close_matches(name.upper(), known, 1)), "") for name in unknown}
+    ours = "CELERIAC_"
+    known = [name.upper() for name in (*Settings.model_fields, *BESIDE)]
+    given = sorted(name.removeprefix(ours) for name in os.environ if name.startswith(ours))
+    # Compared without what all have in common: it alone would make any two of them alike.
+    nearest = {name: get_close_matches(name.upper(), known, 1) for name in given if name.upper() not in known}
+    return {f"{ours}{name}": f"{ours}{found[0]}" if found else "" for name, found in nearest.items()}
 
 
 def prepare_home(home: Path) -> Path:

@@ -99,6 +99,29 @@ def test_secrets_are_not_written(app, blank_sqlite, tmp_path):
     ledger.close()
 
 
+def test_secrets_are_not_written_where_arguments_do_not_fit_the_names(app, blank_sqlite, tmp_path):
+    @app.task(name="login", shared=False, typing=False)
+    def login(user, password):
+        pass
+
+    @app.task(name="listed", shared=False)
+    def listed(token, *rest):
+        pass
+
+    ledger = come(blank_sqlite, tmp_path)
+    ids = [login.delay("ann", "hunter2", 3).id, listed.delay("hunter2", 1, 2).id]
+    ids.append(app.tasks["celery.starmap"].delay(task=login.s(), it=[["ann", "hunter2"]]).id)
+    app.observer.stop()
+
+    seen = [read.job(ledger, SYSTEM, id) for id in ids]
+    assert "hunter2" not in repr(seen)
+    assert [job.args for job in seen[:2]] == [
+        '{"args":["ann","[redacted]",3],"kwargs":{}}',
+        '{"args":["[redacted]",1,2],"kwargs":{}}',
+    ]
+    ledger.close()
+
+
 def test_a_failed_publish_is_not_recorded(app, blank_sqlite, tmp_path, monkeypatch):
     ledger = come(blank_sqlite, tmp_path)
     with pytest.raises(Exception, match="not JSON serializable"):

@@ -117,3 +117,30 @@ def test_a_caller_that_rolls_back_announces_nothing(url: str, wait_until: Callab
     connection.close()
     ear.close()
     ledger.close()
+
+
+def test_news_of_a_long_outage_are_dropped_and_a_call_to_look_takes_their_place(wait_until: Callable[..., None]):
+    with postgres.private() as server:
+        ear, teller = listen(server.conninfo(), Ear.KEEPER), announcer(server.conninfo())
+        teller.announce(News(due_at=1))
+        hear(ear, wait_until, News(due_at=1))
+        server.stop()
+        for number in range(20_000):
+            teller.announce(News(ends={f"job {number}": 1}))
+        wait_until(lambda: len(teller._waiting) < 20_000, "what waits is bounded")
+        other = listen(server.conninfo(), Ear.HUB)
+        server.start()
+
+        hear(other, wait_until, News())
+        for closed in (ear, other, teller):
+            closed.close()
+
+
+def test_a_url_that_says_how_the_ledger_prepares_can_be_listened_to(url: str, wait_until: Callable[..., None]):
+    ear, teller = listen(f"{url}?prepare_threshold=0", Ear.HUB), announcer(f"{url}?prepare_threshold=0")
+
+    teller.announce(News(ends={"a": 1}))
+
+    hear(ear, wait_until, News(ends={"a": 1}))
+    ear.close()
+    teller.close()

@@ -4,9 +4,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from celery import _state
 from click.testing import CliRunner, Result
 
 from cli.terminal import Terminal
+
+
+@pytest.fixture(scope="package", autouse=True)
+def no_shared_tasks() -> Iterator[None]:
+    """Keep what other tests share with every app (`@shared_task`) out of the apps made here."""
+    kept = _state._on_app_finalizers
+    _state._on_app_finalizers = set()
+    yield
+    _state._on_app_finalizers = kept
 
 
 @pytest.fixture

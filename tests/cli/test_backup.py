@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -49,6 +50,17 @@ def test_it_leaves_one_closed_file_and_says_how_to_restore(celeriac, file: Path,
     assert copy.stat().st_mode & 0o777 == 0o600
     assert sorted(path.name for path in folder.iterdir()) == [".celeriac", copy.name]
     assert f"cp {copy} {file}" in result.stderr
+
+
+def test_what_it_says_to_type_can_be_typed_whatever_the_paths(celeriac, file: Path, folder: Path):
+    (folder / "ann's home").mkdir(mode=0o700)
+    home = folder / "ann's home" / "ledger.db"
+    shutil.copy(file, home)
+    result = celeriac("backup", "my copy.db", "--home", "ann's home")
+    [told] = [line.partition("type: ")[2] for line in result.stderr.splitlines() if "To restore" in line]
+
+    copy = str(folder / "my copy.db")
+    assert shlex.split(told) == ["rm", "-f", f"{home}-wal", f"{home}-shm", "&&", "cp", copy, str(home)]
 
 
 def test_writers_go_on_and_the_copy_is_of_one_moment(celeriac, file: Path, folder: Path):
@@ -129,4 +141,5 @@ def test_postgres_without_its_tools_is_a_sentence(celeriac, monkeypatch: pytest.
 def test_there_must_be_a_ledger_and_a_folder(celeriac, folder: Path):
     assert "There is no database" in celeriac("backup").stderr
     assert "There is no folder" in celeriac("backup", "no/such/copy.db").stderr
+    assert "There is no folder" in celeriac("backup", f"{folder}/bk/").stderr
     assert list(folder.iterdir()) == []

@@ -3,6 +3,8 @@
 import json
 import shutil
 import sqlite3
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import postgres
@@ -161,6 +163,30 @@ def test_a_taken_port_is_an_error_that_names_a_free_one(check, monkeypatch):
     assert "--port" in message
 
 
+def test_a_port_where_celeriac_itself_answers_is_fine(check, monkeypatch):
+    class Alive(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b'{"status":"alive"}' if self.path == "/healthz" else b""
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Alive) as server:
+        monkeypatch.setenv("CELERIAC_PORT", str(server.server_port))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            [(level, message)] = check()["port"]
+        finally:
+            server.shutdown()
+
+    assert (level, message) == ("fine", f"a Celeriac web process answers at http://127.0.0.1:{server.server_port}")
+
+
 def test_a_host_that_others_reach_needs_names(check, monkeypatch):
     monkeypatch.setenv("CELERIAC_HOST", "0.0.0.0")
     assert check()["hosts"][0][0] == "error"
@@ -212,6 +238,29 @@ def test_tasks_are_told_whose_arguments_nobody_checks_and_whose_queue_nobody_hea
     assert "'till'" in found["workers"][0][1]
 
 
+def test_one_queue_has_workers_in_good_english(check, ledger: Ledger):
+    at_work(ledger, "till")
+
+    assert check()["queues"] == [("fine", "1 queue has workers, and no job waits in another")]
+
+
+def test_a_variable_like_no_other_is_told_without_a_guess(check, monkeypatch):
+    monkeypatch.setenv("CELERIAC_FOO", "1")
+
+    [(_, message)] = check()["variables"]
+    assert "Did you mean" not in message
+
+
+def test_a_database_that_is_away_is_told_once_and_in_one_sentence(celeriac, monkeypatch, caplog):
+    monkeypatch.setenv("CELERIAC_DATABASE_URL", "postgresql://celeriac@127.0.0.1:1/celeriac")
+    result = celeriac("check", "--json")
+
+    assert [about for about, found in findings(result).items() if found[0][0] == "error"] == ["database"]
+    assert "announcements" not in findings(result)
+    assert "?." not in result.output
+    assert (result.stderr, caplog.records) == ("", [])
+
+
 def test_no_keeper_is_a_warning(check, ledger: Ledger):
     assert check()["keeper"][0][0] == "warning"
 
@@ -231,7 +280,7 @@ def database(check, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.postgres
-def test_a_server_is_looked_at(database, folder: Path):
+def test_a_server_is_looked_at(database, folder: Path, monkeypatch: pytest.MonkeyPatch):
     if postgres.binaries() is None and not postgres.required():
         pytest.skip("Postgres is not installed")
     with postgres.private("synchronous_commit=off", "max_connections=20") as server:
@@ -250,6 +299,10 @@ def test_a_server_is_looked_at(database, folder: Path):
             assert database(url)["clock"][0][0] == "warning"
         finally:
             clock.shift(-5_000_000)
+        with monkeypatch.context() as patch:
+            patch.setenv("CELERIAC_DATABASE_DIRECT_URL", "postgresql://celeriac@127.0.0.1:1/celeriac")
+            [(level, message)] = database(url)["announcements"]
+            assert (level, "CELERIAC_DATABASE_DIRECT_URL cannot be reached" in message) == ("warning", True)
         server.stop()
         gone = database(url)
 

@@ -266,6 +266,16 @@ def test_at_a_terminal_it_asks_first(served: Path, celeriac, answer: str, state:
     assert {job["state"] for job in json_of(celeriac("jobs", "--tag", f"asked-{answer}", "--json").stdout)} == {state}
 
 
+@pytest.mark.parametrize(
+    ("verb", "state"), [("retry", "succeeded"), ("retry", "failed,queued"), ("cancel", "succeeded")]
+)
+def test_a_state_in_which_no_job_can_be_moved_is_refused(celeriac, verb: str, state: str):
+    result = celeriac("jobs", verb, "--state", state)
+
+    assert result.returncode == 2
+    assert f"cannot be {'retried' if verb == 'retry' else 'cancelled'}" in result.stderr
+
+
 def test_a_filter_that_matches_nothing_does_nothing(celeriac):
     result = celeriac("jobs", "cancel", "--tag", "nobody")
 
@@ -319,8 +329,23 @@ def test_jobs_of_a_filter_are_watched_as_json_lines(celeriac):
     ids = [submitted(celeriac, "sleep", "seconds=0.3", "--tag", "crowd") for _ in range(3)]
     seen = json_of(celeriac("watch", "--tag", "crowd", "--json").stdout)
 
-    assert {job["id"] for job in seen} <= set(ids)  # one may have ended before the watching began
-    assert {job["state"] for job in seen} <= {"succeeded"}
+    assert {job["id"]: job["state"] for job in seen} == dict.fromkeys(ids, "succeeded")
+
+
+def test_jobs_that_had_failed_before_the_watching_count(celeriac):
+    celeriac("submit", "divide", "x=1", "y=0", "--tag", "over")
+    celeriac("submit", "echo", "value=1", "--tag", "over")
+    result = celeriac("watch", "--tag", "over")
+
+    assert result.returncode == 1
+    assert sorted(line.split()[2] for line in result.stdout.splitlines()) == ["failed", "succeeded"]
+
+
+def test_a_batch_that_is_not_there_is_an_error(celeriac):
+    result = celeriac("watch", "--batch", "nope")
+
+    assert result.returncode == 1
+    assert "There is no batch 'nope'" in result.stderr
 
 
 def test_a_file_of_arguments_becomes_a_job_a_line(celeriac):
@@ -331,6 +356,14 @@ def test_a_file_of_arguments_becomes_a_job_a_line(celeriac):
     assert {job["args"]["value"] for job in json_of(celeriac("jobs", "--tag", "lines", "--json").stdout)} == set(
         range(5)
     )
+
+
+def test_all_batches_of_a_file_are_named_to_be_watched(celeriac, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("celeriac.cli.lines.BATCH", 2)
+    result = celeriac("submit", "echo", "--file", "-", input='{"value": 1}\n' * 5)
+    watch = result.stderr.partition("Next: celeriac ")[2].split()
+
+    assert len(celeriac(*watch).stdout.splitlines()) == 5
 
 
 def test_the_same_file_with_the_same_key_makes_nothing_twice(served: Path, celeriac):
@@ -422,6 +455,16 @@ def test_a_queue_that_nobody_hears_is_told(celeriac):
     id = submitted(celeriac, "echo", "value=1", "--queue", "nowhere")
 
     assert "No worker listens to nowhere." in celeriac("queues").stderr
+    celeriac("jobs", "cancel", id)
+
+
+def test_a_queue_whose_name_has_spaces_is_quoted_where_it_is_to_be_typed(celeriac):
+    assert "Next: celeriac queues resume 'to be' ' '" in celeriac("queues", "pause", "to be", " ").stderr
+    assert celeriac("queues", "resume", "to be", " ").returncode == 0
+    id = submitted(celeriac, "echo", "value=1", "--queue", " ")
+
+    assert [job["id"] for job in json_of(celeriac("jobs", "--queue", " ", "--json").stdout)] == [id]
+    assert "Next: celeriac worker APP -Q ' '" in celeriac("queues").stderr
     celeriac("jobs", "cancel", id)
 
 

@@ -31,7 +31,7 @@ def test_a_database_of_a_newer_version_is_left_alone(celeriac, folder):
     database.close()
     result = celeriac("migrate")
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.stderr.startswith("celeriac: The database is at revision 9999, which this version")
 
 

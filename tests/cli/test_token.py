@@ -81,6 +81,37 @@ def test_revoking_what_is_not_there_says_so(celeriac, ledger):
     assert "There is no token 'ghost' in force." in result.stderr
 
 
+def test_a_name_that_several_tokens_have_asks_for_the_id_or_for_all(celeriac, ledger):
+    secrets = [celeriac("token", "create", "ci").stdout.strip() for _ in range(2)]
+    refused = celeriac("token", "revoke", "ci")
+    ids = [token.id for token in keys.all_tokens(ledger)]
+
+    assert refused.exit_code == 2
+    assert all(id in refused.stderr for id in ids)
+    assert all(keys.principal_of(ledger, secret) for secret in secrets)
+    assert celeriac("token", "revoke", ids[0]).exit_code == 0
+    celeriac("token", "create", "ci")
+    assert celeriac("token", "revoke", "ci", "--all").stdout == "Revoked 2 tokens called ci.\n"
+
+
+def test_the_list_shows_id_and_role_in_full_on_a_narrow_terminal(celeriac, ledger, monkeypatch):
+    celeriac("token", "create", "continuous-integration", "--role", "operator", "--owner", "somebody-or-other")
+    monkeypatch.setattr("celeriac.cli.output.PIPE_WIDTH", 60)
+    shown = celeriac("token", "list").stdout
+    [token] = keys.all_tokens(ledger)
+
+    assert f"  {token.id}\n" in shown
+    assert "  operator  " in shown
+    assert max(map(len, shown.splitlines())) <= 60
+
+
+@pytest.mark.parametrize("role", ["admin", "submitter"])
+def test_what_it_may_is_said_in_good_english(celeriac, ledger, role: str):
+    article = "an" if role == "admin" else "a"
+
+    assert f"what {article} {role} may" in celeriac("token", "create", "ci", "--role", role).stderr
+
+
 def test_login_prints_a_link_whose_ticket_works_once(celeriac, ledger):
     link = celeriac("token", "login").stdout.strip()
     ticket = link.removeprefix("http://127.0.0.1:8787/login?ticket=")

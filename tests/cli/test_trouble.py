@@ -4,7 +4,15 @@ import click
 import pytest
 
 from celeriac.cli.trouble import exit_code, told
-from celeriac.errors import CannotStart, CeleriacError, Fault, InvalidArguments, JobNotFound
+from celeriac.errors import (
+    CannotStart,
+    CeleriacError,
+    Fault,
+    InvalidArguments,
+    JobNotFound,
+    LedgerUnavailable,
+    LedgerVersion,
+)
 
 
 def exit_of(error: BaseException) -> int:
@@ -36,7 +44,7 @@ def test_exit_codes_tell_why():
     class Unreachable(CeleriacError):
         code = "unreachable"
 
-    assert exit_code(CannotStart("no")) == 2
+    assert [exit_code(kind("no")) for kind in (CannotStart, LedgerUnavailable, LedgerVersion)] == [2, 2, 2]
     assert exit_code(Unreachable("no")) == 3
     assert exit_code(JobNotFound("x")) == 1
     assert exit_of(KeyboardInterrupt()) == 130

@@ -9,7 +9,7 @@ from oracle import violations
 from psycopg.rows import dict_row
 from sqlalchemy import create_engine
 
-from celeriac.errors import JobExists
+from celeriac.errors import CeleriacError, JobExists
 from celeriac.ledger import Ledger, submit
 from conformance.moves import accept, counted, kinds, select, submission
 
@@ -98,6 +98,22 @@ def test_an_error_in_the_block_leaves_nothing_half_written_whatever_the_caller_d
 
     assert kinds(ledger, "whole") == ["submitted"]
     assert violations(ledger, ended=False) == []
+
+
+def test_a_connection_in_autocommit_is_refused_unless_a_transaction_was_begun(ledger: Ledger, own: Any):
+    if ledger.dialect == "sqlite":
+        own.isolation_level = None
+    else:
+        own.autocommit = True
+
+    with ledger.joining(own), pytest.raises(CeleriacError, match="Begin a transaction"):
+        ledger.do(submit, submission())
+    own.execute("BEGIN")
+    with ledger.joining(own):
+        ledger.do(submit, submission(id="begun"))
+    own.execute("ROLLBACK")
+
+    assert select(ledger, "SELECT id FROM jobs") == []
 
 
 def test_rows_of_the_callers_making_do_not_disturb(ledger: Ledger, own: Any):

@@ -45,6 +45,19 @@ def test_a_worker_that_registers_is_known_with_what_it_does(ledger: Ledger):
     assert {queue.name for queue in read.all_queues(ledger)} == {"default", "big"}
 
 
+def test_a_worker_that_lives_is_listed_however_many_have_stopped_since(ledger: Ledger, fake_clock):
+    ledger.do(nodes.register, NODE)
+    fake_clock.advance(1)
+    gone = [replace(NODE, id=f"w2@host/{n}", name="w2") for n in range(500)]
+    with ledger.transaction() as tx:
+        nodes.register(tx, gone)
+        nodes.stop(tx, [worker.id for worker in gone])
+
+    workers = read.all_workers(ledger)
+    assert (workers[0].id, len(workers)) == (NODE.id, 500)
+    assert {queue.name for queue in read.all_queues(ledger)} == {"default", "big"}
+
+
 def test_each_beat_raises_the_counter(ledger: Ledger):
     ledger.do(nodes.register, NODE)
 

@@ -7,7 +7,7 @@ import pytest
 from celeriac import clock
 from celeriac.access import SYSTEM
 from celeriac.errors import JobNotFound
-from celeriac.jobs import Chord
+from celeriac.jobs import Chord, Unique
 from celeriac.ledger import Asked, Ledger, cancel, mail, nodes, open_chord, pruning, read, reopen, stale, submit
 from celeriac.ledger.pruning import Ended
 from celeriac.states import State
@@ -226,19 +226,19 @@ def test_an_idempotency_key_lives_as_long_as_its_job(ledger: Ledger, fake_clock)
         look(ledger, failed)
 
 
-@pytest.mark.parametrize(("state", "until", "stays"), [("queued", 1, True), ("failed", 1, False), ("failed", 90, True)])
-def test_a_unique_key_lives_until_its_job_is_final_and_its_window_over(ledger: Ledger, fake_clock, state, until, stays):
-    id = accept(ledger, failure=BOOM if state == "failed" else None)
-    with ledger.transaction() as tx:
-        tx.connection.exec_driver_sql(
-            "INSERT INTO unique_keys (owner, task, key, job, until)"
-            f" VALUES ('ann', 'add', 'k', '{id}', {clock.micros() + until * SECOND})"
-        )
+def test_a_unique_key_lives_as_long_as_its_job_which_is_unique_again_when_reopened(ledger: Ledger, fake_clock):
+    ended = running(ledger, unique=Unique("k", 1))
+    end(ledger, failure(ended))
     fake_clock.advance(60)
-
     drop_stale(ledger)
+    ledger.do(reopen, Asked(SYSTEM, ended.id))
+    assert ledger.do(submit, submission(unique=Unique("k", 1))).id == ended.id
 
-    assert bool(select(ledger, "SELECT 1 FROM unique_keys")) is stays
+    end(ledger, failure(take(ledger)[0]))
+    fake_clock.advance(60)
+    assert prune_jobs(ledger, clock.micros()) == 1
+    drop_stale(ledger)
+    assert select(ledger, "SELECT 1 FROM unique_keys") == []
 
 
 def test_a_chord_that_never_fired_goes_with_its_members(ledger: Ledger, fake_clock):

@@ -22,6 +22,14 @@ def test_a_purge_cancels_what_waits_in_one_queue(ledger: Ledger):
     counted(ledger)
 
 
+def test_a_purge_leaves_alone_what_is_only_observed(ledger: Ledger):
+    id = accept(ledger, observed=True)
+    with ledger.transaction() as tx:
+        assert purge(tx, "default") == 0
+
+    assert state_of(ledger, id) is State.QUEUED
+
+
 def test_a_purge_goes_step_by_step(ledger: Ledger):
     for _ in range(5):
         accept(ledger)

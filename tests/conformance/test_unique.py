@@ -5,6 +5,7 @@ from threading import Barrier
 
 import pytest
 
+from celeriac.errors import JobExists
 from celeriac.jobs import Receipt, Unique
 from celeriac.ledger import Ledger, submit
 from celeriac.states import State
@@ -100,6 +101,43 @@ def test_an_idempotency_key_that_met_a_unique_job_answers_it_for_good(ledger: Le
     assert {first.id, twin.id, again.id} == {job.id}
     assert again.replayed
     assert select(ledger, "SELECT DISTINCT job FROM idempotency") == [(job.id,)]
+
+
+@pytest.mark.parametrize("there", [{}, {"owner": "bob"}, {"task": "other"}])
+def test_a_refused_job_leaves_no_key_behind(ledger: Ledger, there):
+    ledger.do(submit, submission(id="taken", **there))
+    refused, fresh = submit_all(ledger, submission(id="taken", unique=DAILY), submission(unique=Unique("weekly")))
+
+    assert isinstance(refused, JobExists)
+    assert select(ledger, "SELECT key, job FROM unique_keys") == [("weekly", fresh.id)]
+    assert not ask(ledger).duplicate
+
+
+def test_a_job_refused_beside_its_namesake_takes_only_its_own_key_along(ledger: Ledger):
+    first, refused = submit_all(
+        ledger, submission(id="same", unique=DAILY), submission(id="same", unique=Unique("weekly"))
+    )
+
+    assert (first.id, type(refused)) == ("same", JobExists)
+    assert select(ledger, "SELECT key, job FROM unique_keys") == [("daily", "same")]
+
+
+def test_a_job_that_is_sent_twice_keeps_its_key(ledger: Ledger, fake_clock):
+    id = accept(ledger, unique=DAILY)
+    fake_clock.advance(1)
+    with pytest.raises(JobExists):
+        accept(ledger, id=id, unique=DAILY)
+
+    assert ask(ledger).id == id
+
+
+def test_a_key_that_points_at_somebody_elses_job_answers_nothing_of_it(ledger: Ledger):
+    ask(ledger)
+    theirs = accept(ledger, owner="bob")
+    with ledger.transaction() as tx:
+        tx.connection.exec_driver_sql(f"UPDATE unique_keys SET job = '{theirs}'")
+
+    assert not ask(ledger).duplicate
 
 
 def test_a_key_outlives_the_process(ledger_url: str):

@@ -18,6 +18,7 @@ from conformance.moves import (
 )
 
 from celeriac import clock
+from celeriac.errors import LedgerUnavailable
 from celeriac.keeper import due, pruner, tally
 from celeriac.keeper.due import Due
 from celeriac.keeper.leader import Leader
@@ -260,3 +261,26 @@ def test_an_announced_moment_wakes_the_duty_it_concerns(loop: Loop):
     loop._wait(30)
 
     assert loop._next[loop._due] == 0.0
+
+
+def test_an_announcement_that_may_have_been_lost_wakes_it_as_well(loop: Loop):
+    loop.step()
+    loop._next[loop._due] = loop._next[loop._operator] = clock.monotonic() + 3600
+
+    loop._listener.poke()  # as a listener does that was cut off for a while
+    loop._wait(30)
+
+    assert (loop._next[loop._due], loop._next[loop._operator]) == (0.0, 0.0)
+
+
+def test_a_ledger_that_is_away_is_told_once_and_once_more_when_it_is_back(loop: Loop, caplog):
+    def away() -> float:
+        raise LedgerUnavailable("The server is gone.")
+
+    for tick in (away, away, away, lambda: 1.0, lambda: 1.0):
+        loop._guard(tick, "Rescue")
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "Rescue and all else waits: The server is gone.",
+        "The ledger can be used again.",
+    ]

@@ -407,3 +407,22 @@ def test_a_claim_waits_in_the_same_line(group: Group):
     assert [job.id for job in jobs] == ids[:2]
     assert [job.id for job in take(group.ledger, 5)] == ids[2:]
     assert group.do(start, Start(jobs[0].key, jobs[0].attempt, 1)) is True
+
+
+def test_answers_that_cannot_be_delivered_do_not_end_the_group(ledger: Ledger, wait_until, caplog):
+    answers, broken = Answers(), [True]
+
+    def deliver(call_back: Callable[[], None]) -> None:
+        if broken:
+            broken.clear()
+            raise ZeroDivisionError
+        call_back()
+
+    group = Group(ledger, ORDER, deliver)
+    group.add(submit, submission(), answers.at(0))
+    wait_until(lambda: not broken, "the first batch")
+    group.add(submit, submission(), answers.at(1))
+    group.stop()
+
+    assert list(answers.by_place) == [1]
+    assert "could not be delivered" in caplog.text

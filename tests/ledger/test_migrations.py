@@ -13,14 +13,17 @@ from pathlib import Path
 
 import postgres
 import pytest
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from conformance.moves import accept, kinds, select
+from conformance.moves import accept, counted, kinds, select, submission, take
 from databases import DATABASES, on_postgres, on_sqlite
 from sqlalchemy import inspect
 
+from celeriac.access import SYSTEM
 from celeriac.errors import LedgerVersion
-from celeriac.ledger import Ledger, migrations
+from celeriac.jobs import Filter
+from celeriac.ledger import Ledger, keys, migrations, read, submit
 from celeriac.ledger.schema import metadata
 
 NUMBERS = itertools.count()
@@ -157,6 +160,44 @@ def test_a_migration_that_is_killed_leaves_nothing_behind_and_can_be_repeated(em
 
     assert b"0002" in again.communicate(timeout=60)[0]
     assert migrations.revision(ledger) == migrations.HEAD
+    ledger.close()
+
+
+def fill_at_0001(ledger: Ledger) -> None:
+    """A ledger as revision 0001 left it, with a job in each kind of place."""
+    with ledger.transaction() as tx:
+        config = migrations._config()
+        config.attributes["connection"] = tx.connection
+        command.upgrade(config, "0001")
+        for statement in (
+            "INSERT INTO jobs (id, task, state, queue, owner, created_at) VALUES"
+            " ('waits', 'add', 'queued', 'default', 'ann', 1), ('ended', 'add', 'succeeded', 'default', 'ann', 1)",
+            "INSERT INTO payloads (job, headers, properties, body, result)"
+            " SELECT key, '{\"task\":\"add\"}', '{}', '[[],{},{}]', '3' FROM jobs",
+            "INSERT INTO events (job, number, at, kind) SELECT key, 1, 1, 'submitted' FROM jobs",
+            "INSERT INTO tags (tag, job) SELECT 'red', key FROM jobs",
+            "INSERT INTO counts (state, queue, task, jobs) VALUES ('queued', 'default', 'add', 1)",
+            "INSERT INTO count_deltas (state, queue, task, jobs) VALUES ('succeeded', 'default', 'add', 1)",
+            "INSERT INTO idempotency (owner, key, fingerprint, job, created_at) VALUES ('ann', 'k', 'f', 'waits', 1)",
+            "INSERT INTO tokens (id, name, digest, owner, role, created_at) VALUES ('t', 't', 'd', 'ann', 'admin', 1)",
+        ):
+            tx.connection.exec_driver_sql(statement)
+
+
+def test_a_ledger_of_the_first_revision_is_brought_up_with_all_that_is_in_it(empty_url: str):
+    ledger = Ledger(empty_url)
+    fill_at_0001(ledger)
+
+    assert migrations.upgrade(ledger) is True
+
+    found, _ = read.page(ledger, SYSTEM, Filter(states=("queued",), tasks=("add",), tags=("red",)), None, 10)
+    assert [(job.id, job.observed, job.batch) for job in found] == [("waits", False, None)]
+    assert read.job(ledger, SYSTEM, "ended").result == "3"
+    again = ledger.do(submit, submission(owner="ann", idempotency_key="k", fingerprint="f"))
+    assert (again.id, again.replayed) == ("waits", True)
+    assert [token.tasks for token in keys.all_tokens(ledger)] == [()]
+    assert counted(ledger) == {("queued", "default", "add"): 1, ("succeeded", "default", "add"): 1}
+    assert [claim.id for claim in take(ledger, 5)] == ["waits"]
     ledger.close()
 
 

@@ -9,10 +9,12 @@ import psycopg
 import pytest
 from conformance.moves import accept, counted, running, select, submission
 from databases import on_postgres
+from sqlalchemy import RootTransaction
 
-from celeriac.errors import LedgerBusy, LedgerUnavailable
-from celeriac.jobs import Receipt
-from celeriac.ledger import ORDER, Group, Ledger, migrations, read, submit
+from celeriac.access import SYSTEM
+from celeriac.errors import LedgerBusy, LedgerUnavailable, LedgerUncertain
+from celeriac.jobs import ClaimRequest, Filter, Receipt
+from celeriac.ledger import ORDER, Group, Ledger, claim, migrations, pages, read, submit
 from celeriac.ledger.dialects import postgres as dialect
 
 pytestmark = pytest.mark.postgres
@@ -162,3 +164,38 @@ def test_statements_are_not_prepared_behind_a_pgbouncer(ledger_url: str):
         assert connection.exec_driver_sql("SHOW enable_hashjoin").scalar_one() == "on"
     assert counted(ledger) == {("queued", "default", "add"): 10}
     ledger.close()
+
+
+def test_a_commit_that_is_not_answered_is_not_called_refused(hurt: Ledger, monkeypatch: pytest.MonkeyPatch):
+    """The server commits, and the connection is gone before it says so."""
+    commit = RootTransaction.commit
+
+    def lose(begun: RootTransaction) -> None:
+        driver = begun.connection.connection.driver_connection
+        commit(begun)
+        driver.close()
+        driver.execute("SELECT 1")  # raises what a lost connection raises
+
+    monkeypatch.setattr(RootTransaction, "commit", lose)
+    with pytest.raises(LedgerUncertain, match="same Idempotency-Key"):
+        accept(hurt, id="perhaps")
+    monkeypatch.undo()
+
+    assert select(hurt, "SELECT id FROM jobs") == [("perhaps",)]
+
+
+@on_postgres
+def test_a_page_sees_one_moment_though_jobs_move_meanwhile(ledger: Ledger, monkeypatch: pytest.MonkeyPatch):
+    """A job that is claimed between the look at the counts and the look at the jobs is still there."""
+    id = accept(ledger)
+    counted = pages.all_counts
+
+    def counts_then_move(connection):
+        found = counted(connection)
+        ledger.do(claim, ClaimRequest("w1", ("default",), '["add"]', 1))
+        return found
+
+    monkeypatch.setattr(pages, "all_counts", counts_then_move)
+    found, _ = read.page(ledger, SYSTEM, Filter(tasks=("add",)), None, 10)
+
+    assert [job.id for job in found] == [id]

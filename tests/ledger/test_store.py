@@ -15,6 +15,7 @@ from oracle import violations
 
 from celeriac.errors import LedgerUnavailable
 from celeriac.ledger import Ledger, open_ledger, read, submit
+from celeriac.ledger.dialects import sqlite
 
 TESTS = Path(__file__).parent.parent
 
@@ -190,3 +191,25 @@ def test_a_checkpoint_folds_the_log_into_the_file(ledger: Ledger):
     ledger.checkpoint()
 
     assert path.stat().st_size > before
+
+
+@on_sqlite
+def test_a_strangers_open_transaction_refuses_a_write_after_a_while(ledger_url: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
+    ledger = Ledger(ledger_url)
+    stranger = sqlite3.connect(ledger_url.removeprefix("sqlite:///"), isolation_level=None)
+    stranger.execute("BEGIN IMMEDIATE")
+
+    with pytest.raises(LedgerUnavailable, match="another program"):
+        accept(ledger)
+    stranger.execute("ROLLBACK")
+    stranger.close()
+
+    accept(ledger)
+    ledger.close()
+
+
+@on_sqlite
+def test_a_transaction_within_a_transaction_is_an_error_and_no_deadlock(ledger: Ledger):
+    with ledger.transaction(), pytest.raises(RuntimeError, match="already"):
+        accept(ledger)

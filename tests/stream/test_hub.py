@@ -76,6 +76,18 @@ def test_an_end_that_was_never_announced_is_found_by_looking(hub: Hub, ledger: L
     run(hub, story)
 
 
+def test_announcements_that_may_have_been_lost_make_it_look_at_once(hub: Hub, ledger: Ledger):
+    id = accept(ledger)
+
+    async def story() -> None:
+        with hub.watching(id) as ended:
+            end(ledger, id)
+            hub._listener.poke()  # as a listener does that was cut off for a while
+            await ended
+
+    run(hub, story)
+
+
 def test_an_end_between_registering_and_looking_is_not_missed(hub: Hub, ledger: Ledger):
     id = accept(ledger)
 

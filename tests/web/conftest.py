@@ -4,11 +4,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from celery import _state
 
 from celeriac import clock
 from celeriac.jobs import Worker, new_id
 from celeriac.ledger import nodes
 from web.house import House, house
+
+
+@pytest.fixture(scope="package", autouse=True)
+def no_shared_tasks() -> Iterator[None]:
+    """Keep what other tests share with every app (`@shared_task`) out of the apps made here."""
+    kept = _state._on_app_finalizers
+    _state._on_app_finalizers = set()
+    yield
+    _state._on_app_finalizers = kept
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from ledger.plans import caught
 
 from celeriac.access import Role
 from web.house import JSON, House, unique
@@ -169,6 +170,28 @@ def test_a_repeated_key_answers_the_same_batch(shared: House):
         202, first.json(), first.headers["Location"],
     )  # fmt: skip
     assert (first.headers.get("Idempotency-Replayed"), again.headers["Idempotency-Replayed"]) == (None, "true")
+
+
+def test_a_repeated_batch_is_answered_with_previews(shared: House):
+    key, long = {"Idempotency-Key": unique("key")}, "x" * 5000
+    jobs = [{"task": "echo", "args": {"value": long}}] * 3
+    first, again = post(shared, *jobs, **key).json(), post(shared, *jobs, **key).json()
+
+    assert [job["args"] for job in first["jobs"]] == [{"value": long}] * 3
+    assert [job["id"] for job in again["jobs"]] == [job["id"] for job in first["jobs"]]
+    assert all(len(json.dumps(job["args"])) <= 1024 for job in again["jobs"])
+
+
+def test_unique_jobs_that_are_there_are_answered_with_previews_of_one_query(shared: House):
+    keys, long = [{"key": unique("unique")} for _ in range(3)], "x" * 5000
+    there = [shared.submit("echo", unique=key, args={"value": long})["id"] for key in keys]
+    with caught() as statements:
+        answer = post(shared, *({"task": "echo", "unique": key} for key in reversed(keys))).json()
+
+    assert [job["id"] for job in answer["jobs"]] == there[::-1]
+    assert all(len(json.dumps(job["args"])) <= 1024 for job in answer["jobs"])
+    assert len([text for text, _ in statements if "payloads" in text]) == 0
+    assert len([text for text, _ in statements if text.startswith("SELECT jobs.key")]) == 1
 
 
 def test_a_repeated_key_with_another_batch_is_refused(shared: House):

@@ -94,6 +94,18 @@ def test_a_wrong_value_of_a_list_is_told(shared: House, query: str, path: str):
     assert [error["path"] for error in response.json()["errors"]] == [path]
 
 
+@pytest.mark.parametrize("query", ["/jobs?limit=1&limit=2", "/jobs?q=a&q=b", "/operations?limit=1&limit=1"])
+def test_a_single_value_given_twice_is_refused(shared: House, query: str):
+    response = shared.client().get(f"/api/v1{query}")
+
+    assert (response.status_code, response.json()["code"]) == (422, "invalid-request")
+    assert response.json()["errors"][0]["message"] == "is given twice"
+
+
+def test_several_values_may_be_given_as_several(shared: House):
+    assert shared.client().get(f"{JOBS}?state=queued&state=running&limit=1").status_code == 200
+
+
 def test_all_wrong_values_of_a_list_are_told_at_once(shared: House):
     response = shared.client().get(f"{JOBS}?state=lost&limit=0&since=x&hue=1")
 

@@ -72,6 +72,17 @@ def test_an_operation_on_everything_is_taken_when_it_is_said(own: House):
     assert {read.summary(own.ledger, SYSTEM, id).state for id in ids} == {State.CANCELLED}
 
 
+def test_a_cursor_that_no_list_gave_out_is_refused(shared: House):
+    first, second = (shared.client().post(CANCELLATIONS, json={"filter": {"q": unique("q")}}).json() for _ in range(2))
+    response = shared.client().get(f"{OPERATIONS}?after=x")
+    page = shared.client().get(OPERATIONS, params={"limit": 1}).json()
+
+    assert (response.status_code, [fault["path"] for fault in response.json()["errors"]]) == (422, ["/after"])
+    assert page["operations"][0]["id"] == second["id"]
+    after = shared.client().get(OPERATIONS, params={"limit": 1, "after": page["after"]}).json()
+    assert after["operations"][0]["id"] == first["id"]
+
+
 BAD: list[tuple[Any, list[str]]] = [
     ({"filter": {"state": ["lost"]}}, ["/filter/state/0"]),
     ({"filter": {"state": "queued,lost"}}, ["/filter/state/1"]),

@@ -1,17 +1,28 @@
 """The front page, its files, the documentation, and the documents about the API."""
 
+import html
 import re
+import shlex
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import BaseModel, Field
 
+from celeriac import Celeriac
 from celeriac.web.openapi import TOLD
 from celeriac.web.permissions import PERMISSIONS
-from web.house import House, house
+from web.house import JSON, House, house
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "http.md"
 API = [place for place in PERMISSIONS if place[1].startswith("/api/v1")]
+
+
+class Near(BaseModel):
+    street: str
+    numbers: Annotated[list[float], Field(min_length=1)]
 
 
 @pytest.fixture
@@ -55,6 +66,39 @@ def test_no_page_needs_anything_from_elsewhere_or_breaks_the_policy(shared: Hous
         text = shared.client(role=None).get(path).text
         assert re.findall(r'(?:src|href)="(?!/|#)[^"]*"', text) == []
         assert not re.search(r"<script|<style| style=| on\w+=", text)
+
+
+def test_the_example_of_the_front_page_is_one_that_works(blank_sqlite: Path, tmp_path: Path):
+    app = Celeriac("sampled")
+
+    @app.task(name="it's")
+    def needing(text: str, near: Near, count: Annotated[int, Field(ge=5)], kind: Literal["a"], on: date | None) -> None:
+        """Need arguments of many kinds."""
+
+    with house(blank_sqlite, tmp_path / "home", app=app) as made:
+        text = html.unescape(made.client(role=None).get("/").text)
+        [body] = re.findall(r"-d (.*)</code>", text)
+        response = made.client().post("/api/v1/jobs", content=shlex.split(body)[0], headers=JSON)
+        assert str(tmp_path / "home" / "token") in text
+
+    assert (response.status_code, response.json()["task"]) == (202, "it's"), response.text
+
+
+def test_where_the_token_is_is_told_only_where_this_machine_alone_can_ask(blank_sqlite: Path, tmp_path: Path):
+    with house(blank_sqlite, tmp_path / "home", allowed_hosts=["jobs.example.org", "127.0.0.1"]) as made:
+        texts = [made.client(role=None).get(path).text for path in ("/", "/docs")]
+
+    assert all(".celeriac/token" in text and str(tmp_path) not in text for text in texts)
+
+
+def test_routes_of_tasks_are_folded_and_the_others_are_not(shared: House):
+    folds = re.findall(r"<details( open)?>\s*<summary><h2>.*?<code>([^<]*)<", shared.client().get("/docs").text, re.S)
+
+    assert {path: bool(open) for open, path in folds if path.endswith("/jobs")} == {
+        "/api/v1/jobs": True,
+        "/api/v1/tasks/{task}/jobs": True,
+        **{f"/api/v1/tasks/{name}/jobs": False for name in ("add", "echo", "limited", "listed", "measured")},
+    }
 
 
 # What is told about the API
@@ -122,10 +166,11 @@ def is_answer(error: object) -> bool:
         CannotStart,
         CeleriacError,
         JobsNeverEnd,
+        JobWaits,
         LedgerVersion,
         ResultNotStorable,
         Unroutable,
     )
 
-    private = (CannotStart, CeleriacError, JobsNeverEnd, LedgerVersion, ResultNotStorable, Unroutable)
+    private = (CannotStart, CeleriacError, JobsNeverEnd, JobWaits, LedgerVersion, ResultNotStorable, Unroutable)
     return isinstance(error, type) and issubclass(error, CeleriacError) and error not in private

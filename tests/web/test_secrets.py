@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.app import builtins
 from pydantic import BaseModel, SecretStr, field_validator
 
 from celeriac import Celeriac
-from celeriac.ledger import Ledger
+from celeriac.jobs import Message, Submission, new_id
+from celeriac.ledger import Ledger, submit
 from celeriac.settings import load
 from web.house import House, house, unique
 
@@ -46,6 +48,11 @@ def pay(card: str, amount: int = 0, /, *rest: Any, **more: Any) -> None:
 
 @app.task(name="open_account")
 def open_account(account: Account, pins: list[SecretStr] | None = None) -> None:
+    pass
+
+
+@app.task(name="harmless")
+def harmless(value: int) -> None:
     pass
 
 
@@ -137,6 +144,55 @@ def test_no_error_and_no_log_line_tells_a_secret(
     assert answer.status_code == 422
     assert SECRET not in answer.text
     assert SECRET not in caplog.text
+
+
+def test_the_items_of_a_map_are_hidden_when_its_task_has_something_to_hide(blank_sqlite: Path, tmp_path: Path):
+    for add in (builtins.add_map_task, builtins.add_starmap_task, builtins.add_chunk_task):
+        add(app)  # the apps of these tests are made without Celery's own tasks
+    with house(blank_sqlite, tmp_path / "home", app=app) as made:
+        app.__dict__["settings"] = made.settings
+        try:
+            secret = [
+                login.starmap([("ann", SECRET)]).apply_async(),
+                login.chunks([("ann", SECRET)], 1).apply_async()[0],
+                pay.map([SECRET]).apply_async(),
+                open_account.map([{"name": "ann", "pin": SECRET}]).apply_async(),
+                app.tasks["celery.map"].delay(login.s(), [SECRET]),
+            ]
+            plain = harmless.map([1, 2]).apply_async()
+            odd = [app.tasks["celery.map"].delay(task, [1]) for task in ([], {"task": []}, {"task": "nope"})]
+            client = made.client()
+            listed = client.get("/api/v1/jobs").text
+            reads = [client.get(f"/api/v1/jobs/{job.id}") for job in secret]
+            assert SECRET not in listed + "".join(read.text for read in reads)
+            assert [read.json()["args"]["it"] for read in reads] == ["[redacted]"] * 5
+            assert SECRET not in "".join(stored(made.ledger, job.id)["headers"] for job in secret)
+            assert client.get(f"/api/v1/jobs/{plain.id}").json()["args"]["it"] == [1, 2]
+            assert [client.get(f"/api/v1/jobs/{job.id}").json()["args"]["it"] for job in odd] == [[1]] * 3
+        finally:
+            app.ledger.close()
+            app.__dict__.pop("settings")
+
+
+@pytest.mark.parametrize(
+    ("task", "body"),
+    [
+        ("elsewhere", [["x", SECRET], {}, {}]),
+        ("elsewhere", [[], {"iban": SECRET}, {}]),
+        ("celery.starmap", [[], {"task": {"task": "elsewhere"}, "it": [["x", SECRET]]}, {}]),
+    ],
+)
+def test_of_a_task_that_is_not_known_here_only_the_preview_is_shown(bank: House, task: str, body: Any):
+    shown = {"hidden": "by who knew it"}
+    job = Submission(
+        id=new_id(), task=task, queue="q", owner="ann", message=Message("{}", "{}", json.dumps(body)),
+        args=json.dumps(shown),
+    )  # fmt: skip
+    bank.ledger.do(submit, job)
+
+    read = bank.client().get(f"/api/v1/jobs/{job.id}")
+    assert read.json()["args"] == shown
+    assert SECRET not in read.text
 
 
 def test_the_names_are_a_setting(blank_sqlite: Path, tmp_path: Path):

@@ -15,6 +15,7 @@ from celeriac.ledger import close_ledger
 from celeriac.settings import load
 from celeriac.web import serve
 from celeriac.web.server import address_of, bind
+from web.house import House
 from web.tasks_for_web import app
 
 SCRIPT = """
@@ -25,6 +26,13 @@ from web.tasks_for_web import app
 serve(load(home=sys.argv[1], port=0), app, ready=lambda address: print(address, flush=True))
 print("ended", flush=True)
 """
+
+
+@pytest.mark.parametrize("path", ["//evil.example/", "//evil.example", "//", "//localhost/docs"])
+def test_a_path_with_two_slashes_is_a_path_and_no_host(shared: House, path: str):
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        assert b" 404 " in connection.recv(4096).splitlines()[0]
 
 
 def test_a_taken_port_is_told_in_one_sentence(tmp_path: Path, blank_sqlite: Path):

@@ -179,13 +179,14 @@ BAD = [
     ('{"task": "echo", "time_limit": 5, "soft_time_limit": 6}', 422, "invalid-request", "/soft_time_limit"),
     ('{"task": "limited", "soft_time_limit": 61}', 422, "invalid-arguments", "/soft_time_limit"),
     ('{"task": "echo", "unique": "k"}', 422, "invalid-request", "/unique"),
-    ('{"task": "echo", "unique": {}}', 422, "invalid-request", "/unique"),
+    ('{"task": "echo", "unique": {}}', 422, "invalid-request", "/unique/key"),
     ('{"task": "echo", "unique": {"key": ""}}', 422, "invalid-request", "/unique/key"),
     ('{"task": "echo", "unique": {"key": "a\\u0000"}}', 422, "invalid-request", "/unique/key"),
     ('{"task": "echo", "unique": {"key": "\\ud800"}}', 422, "invalid-request", "/unique/key"),
     ('{"task": "echo", "unique": {"key": "k", "window": -1}}', 422, "invalid-request", "/unique/window"),
     ('{"task": "echo", "unique": {"key": "k", "window": null}}', 422, "invalid-request", "/unique/window"),
-    ('{"task": "echo", "unique": {"key": "k", "until": 1}}', 422, "invalid-request", "/unique"),
+    ('{"task": "echo", "unique": {"key": "k", "until": 1}}', 422, "invalid-request", "/unique/until"),
+    ('{"task": "echo", "delay": 1e999}', 422, "invalid-request", "/delay"),
     ('{"task": "echo", "args": {"value": 1' + "0" * 5000 + "}}", 422, "invalid-arguments", "/args"),
     ('{"task": "echo", "args": ' + '{"value":' * 10_000 + "1" + "}" * 10_000 + "}", 400, "not-json", "deeply"),
 ]
@@ -205,6 +206,42 @@ def test_a_wrong_request_is_refused_and_told_why(shared: House, body: str | byte
         assert place in problem["detail"]
     else:
         assert place in paths(response)
+
+
+SENTENCES = [
+    ('{"task": "echo", "unique": {"until": 1}}', ["/unique/key: is missing",
+     "/unique/until: is not a field here; the fields are key, window"]),
+    ('{"task": "echo", "unique": {"key": 5, "window": -1}}',
+     ["/unique/key: must be a text, not an integer", "/unique/window: must be a number at least 0"]),
+    ('{"task": "echo", "time_limit": 5, "soft_time_limit": 6}',
+     ["/soft_time_limit: is more than time_limit, 5 s, at which the task is killed"]),
+    ('{"task": "add", "args": {"x": "\\ud800"}}',
+     ["/args/x: holds half of a surrogate pair (such as \\ud800), which is not a character"]),
+    ('{"task": "echo", "args": {"value": ' + "[" * 500 + "]" * 500 + "}}", ["/args: is nested too deeply"]),
+    ('{"task": "echo", "args": {"value": 1e999}}', ["/args: holds a number that is too large"]),
+    ('{"task": "listed", "args": [1' + "0" * 5000 + "]}", ["/args: holds a number that is too large"]),
+    ('{"task": "echo", "delay": -1e999}', ["/delay: is a number that is too large"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "told"), SENTENCES, ids=[body[:50] for body, _ in SENTENCES])
+def test_a_fault_is_told_once_and_in_a_sentence(shared: House, body: str, told: list[str]):
+    assert [f"{fault['path']}: {fault['message']}" for fault in post(shared, body).json()["errors"]] == told
+
+
+def test_a_number_of_too_many_digits_is_a_sentence(shared: House):
+    response = post(shared, '{"task": "echo", "hue": 1' + "0" * 5000 + "}")
+
+    assert (response.status_code, response.json()["code"]) == (400, "not-json")
+    assert response.json()["detail"].endswith("a number in it has too many digits.")
+
+
+@pytest.mark.parametrize("route", ["/jobs", "/jobs/batch", "/tasks/echo/jobs"])
+def test_two_idempotency_keys_are_refused(shared: House, route: str):
+    headers = [("Content-Type", "application/json"), ("Idempotency-Key", "a"), ("Idempotency-Key", "a")]
+    response = shared.client().post(f"/api/v1{route}", content="{}", headers=headers)
+
+    assert (response.status_code, paths(response)) == (422, ["Idempotency-Key"])
 
 
 def test_everything_wrong_is_told_at_once(shared: House):

@@ -88,6 +88,20 @@ def narrowed(shared: House) -> httpx.Client:
     return httpx.Client(base_url=shared.url, headers=bearer(made["secret"]), trust_env=False)
 
 
+def test_a_role_that_is_none_is_told_with_those_there_are(shared: House):
+    response = shared.client().post(TOKENS, json={"name": "ci", "role": "god"})
+
+    [fault] = response.json()["errors"]
+    assert fault == {"path": "/role", "message": "must be one of viewer, submitter, operator, admin, not 'god'"}
+
+
+def test_a_token_for_some_tasks_sees_only_those(narrowed: httpx.Client):
+    with narrowed:
+        shown = [task["name"] for task in narrowed.get("/api/v1/tasks").json()["tasks"]]
+
+    assert shown == ["add"]
+
+
 def test_a_token_for_some_tasks_submits_only_those(narrowed: httpx.Client):
     with narrowed:
         good = narrowed.post(JOBS, json={"task": "add", "args": [1]})

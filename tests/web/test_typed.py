@@ -12,10 +12,13 @@ import httpx
 import pytest
 from pydantic import BaseModel, SecretStr
 
-from celeriac import Celeriac
-from celeriac.access import Role
+from celeriac import Celeriac, attach
+from celeriac.access import SYSTEM, Permission, Principal, Role
+from celeriac.app import Tasks
 from celeriac.app.tasks import exposed
+from celeriac.errors import UnknownTask
 from celeriac.ledger import keys
+from celeriac.web.api.requests import JobBody, submission_of
 from web.house import JSON, House, house, unique
 
 app = Celeriac("typed")
@@ -198,6 +201,37 @@ def test_what_is_not_exposed_is_not_there(office: House, task: str):
 
 def work() -> None:
     pass
+
+
+@pytest.mark.parametrize(("body", "status"), [(b"", 202), (b"{}", 415)])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_request_without_a_body_needs_no_content_type(office: House, body: bytes, status: int, chunked: bool):
+    content = iter([body]) if chunked else body
+    response = office.client().post("/api/v1/tasks/open/jobs", content=content)
+
+    assert response.status_code == status, response.text
+
+
+def refused(app: Any, task: str, principal: Principal = SYSTEM) -> str:
+    with pytest.raises(UnknownTask) as told:
+        submission_of(Tasks(app, ()), principal, JobBody(task), [])
+    return told.value.detail
+
+
+def test_why_an_existing_task_is_not_there_is_told_to_who_may_read_the_system():
+    attached, observed = celery.Celery("attached"), celery.Celery("observed", broker="memory://")
+    attached.task(name="mail.send", shared=False)(work)
+    attach(attached, mode="own")
+    attach(observed)
+
+    assert 'Attach the app with expose=("mail.send",)' in refused(attached, "mail.send")
+    assert "made with expose=False" in refused(app, "hidden")
+    assert "only observed: its own broker queues its jobs" in refused(observed, "add")
+    assert refused(app, "nope").startswith("There is no task 'nope'. Known tasks: by_place, ")
+    stranger = Principal("x", frozenset({Permission.JOBS_SUBMIT}))
+    assert {refused(app, name, stranger) for name in ("hidden", "nope")} == {
+        "There is no task 'hidden'.", "There is no task 'nope'."
+    }  # fmt: skip
 
 
 def test_an_attached_app_exposes_what_it_lists():

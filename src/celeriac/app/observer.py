@@ -20,8 +20,7 @@ from celery.app.amqp import AMQP
 
 from celeriac import clock
 from celeriac.access import SYSTEM
-from celeriac.app.sender import arguments_by_name
-from celeriac.app.signature import redaction_of
+from celeriac.app.sender import shown_by_name
 from celeriac.instance import connect
 from celeriac.jobs import Kind, Message, Submission, preview, storable
 from celeriac.ledger import Group, Move, Sighting, migrations, nodes, sight
@@ -177,10 +176,8 @@ def observed(
 ) -> Submission:
     """Describe somebody else's message as a job that is only looked at."""
     task = app.tasks.get(headers["task"])
-    redaction = redaction_of(task, app.settings.redact)
-    shown = redaction.value(
-        arguments_by_name(task, json.loads(json_text(list(arguments))), json.loads(json_text(dict(keywords))))
-    )
+    listed, named = json.loads(json_text(list(arguments))), json.loads(json_text(dict(keywords)))
+    shown = shown_by_name(task, app.settings.redact, listed, named)
     body = as_json([[], shown, {}])
     kept = {name: headers.get(name) for name in HEADERS}
     return Submission(

@@ -22,6 +22,7 @@ from kombu.serialization import dumps
 from celeriac import clock
 from celeriac.access import SYSTEM
 from celeriac.app import costs
+from celeriac.app.redaction import REDACTED
 from celeriac.app.signature import redaction_of, signature_of
 from celeriac.errors import CeleriacError, Unroutable
 from celeriac.jobs import Chord, Message, Submission, preview
@@ -160,6 +161,7 @@ def _submission(app: Any, headers: dict[str, Any], properties: dict[str, Any], b
     if content_type != "application/json":
         raise CeleriacError("Only JSON messages can be kept in the ledger.")
     arguments, keywords, embed = body
+    _check_place(queue, properties.get("priority"))
     task = app.tasks.get(headers["task"])
     eta, expires = headers.get("eta"), headers.get("expires")
     chord = embed.get("chord")
@@ -189,18 +191,59 @@ def _submission(app: Any, headers: dict[str, Any], properties: dict[str, Any], b
     )
 
 
+def _check_place(queue: str, priority: Any) -> None:
+    """Refuse what HTTP refuses, too. Raises ValueError."""
+    if not 1 <= len(queue) <= 200 or "\0" in queue:
+        raise ValueError(
+            f"The name of a queue has 1 to 200 characters and no NUL, unlike {queue[:40]!r} with {len(queue)}."
+        )
+    if priority is not None and not (isinstance(priority, int) and 0 <= priority <= 9):
+        raise ValueError(f"A priority is a whole number from 0 to 9, higher first, not {priority!r}.")
+
+
 def shown_arguments(
     task: Any, redact: Sequence[str], arguments: Sequence[Any], keywords: dict[str, Any], body: str
 ) -> tuple[dict[str, Any], bool]:
     """Return arguments as people may see them, and whether some of them are hidden. `body` holds them as JSON."""
     redaction = redaction_of(task, redact)
-    names = signature_of(task).names if task is not None and arguments else []
-    listed = redaction.positional(names, arguments)
-    if not redaction.suspects(body.encode("utf-8", "surrogatepass")):
-        return arguments_by_name(task, listed, keywords), listed != list(arguments)
-    plain, named, _ = json.loads(body)  # what JSON makes of them can be looked through
-    shown = redaction.value(arguments_by_name(task, redaction.positional(names, plain), named))
-    return shown, shown != arguments_by_name(task, plain, named)
+    plain, named = arguments, keywords
+    if suspect := redaction.suspects(body.encode("utf-8", "surrogatepass")):
+        plain, named, _ = json.loads(body)  # what JSON makes of them can be looked through
+    shown = known = arguments_by_name(task, plain, named)
+    if suspect or plain or calls_another(task):
+        shown = shown_by_name(task, redact, plain, named, deep=suspect)
+    return shown, shown != known
+
+
+def shown_by_name(
+    task: Any, redact: Sequence[str], arguments: Sequence[Any], keywords: dict[str, Any], *, deep: bool = True
+) -> dict[str, Any]:
+    """Return arguments by name without what stands where a hiding name does, nor what is hidden within (`deep`)."""
+    redaction = redaction_of(task, redact)
+    names = signature_of(task).names if task is not None and arguments else ()
+    shown = arguments_by_name(task, redaction.positional(names, arguments), keywords)
+    inner = called_by(task, shown) if calls_another(task) else None
+    if inner is not None and "it" in shown and _hides(inner, redact):
+        shown["it"] = REDACTED
+    return redaction.value(shown) if deep else shown
+
+
+def calls_another(task: Any) -> bool:
+    """Say whether a task is one of Celery's own that call another one with each item of `it`."""
+    return task is not None and task.name in ("celery.map", "celery.starmap", "celery.chunks")
+
+
+def called_by(task: Any, named: dict[str, Any]) -> Any:
+    """Return the task that such a task calls, None if this process does not know it."""
+    called = named.get("task")
+    name = called.get("task") if isinstance(called, dict) else None
+    return task.app.tasks.get(name) if isinstance(name, str) else None
+
+
+def _hides(task: Any, redact: Sequence[str]) -> bool:
+    """Say whether a task has anything of its own to hide, or a parameter with a hiding name."""
+    redaction = redaction_of(task, redact)
+    return redaction is not redaction_of(None, redact) or any(map(redaction.hides, signature_of(task).names))
 
 
 def arguments_by_name(task: Any, arguments: Any, keywords: dict[str, Any]) -> dict[str, Any]:

@@ -115,6 +115,8 @@ class Signature:
             elif fault["type"] == "extra_forbidden":
                 takes = ", ".join(self.names) or "no arguments"
                 yield Fault(path, f"is not an argument of {self.name}, which takes {takes}")
+            elif fault["type"] == "json_invalid":
+                yield Fault(path, unkept(fault["msg"]))
             elif secret and fault["type"] in _OWN_MESSAGES:
                 yield Fault(path, "is not valid; why is not told, since it might tell a secret")
             else:
@@ -169,6 +171,16 @@ class Signature:
             fields[f"a{place}"] = (hints.get(parameter.name, Any), told)
         extra: Any = "allow" if self._open_object else "forbid"
         return create_model(self.name, __config__=ConfigDict(extra=extra), **fields)
+
+
+def unkept(error: object) -> str:
+    """Say in a sentence why JSON cannot be kept, of which a parser complains in words of its own."""
+    told = str(error)
+    if isinstance(error, RecursionError) or "recursion" in told:
+        return "is nested too deeply"
+    if "out of range" in told or "digits" in told:
+        return "holds a number that is too large"
+    return f"cannot be kept: {told}"
 
 
 def signature_of(task: Any) -> Signature:

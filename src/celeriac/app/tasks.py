@@ -20,7 +20,7 @@ import msgspec
 from celeriac.app.application import Celeriac
 from celeriac.app.costs import as_column, cost_of, queue_for
 from celeriac.app.redaction import Redaction
-from celeriac.app.sender import arguments_by_name
+from celeriac.app.sender import arguments_by_name, called_by, calls_another, shown_by_name
 from celeriac.app.signature import redaction_of, signature_of
 from celeriac.errors import Fault, InvalidArguments, UnknownTask
 from celeriac.jobs import Message, Submission, Unique, new_id, preview
@@ -111,14 +111,34 @@ class Tasks:
         """
         kind = self._kinds.get(request.task)
         if kind is None:
-            raise UnknownTask(request.task, self._kinds)
+            raise UnknownTask(request.task, self._kinds, self._why_not(request.task))
         return kind.submission(request, owner)
 
-    def arguments(self, task: str, message: Message) -> bytes:
-        """Return a message's arguments as a JSON object by parameter name: values as they came, secrets hidden."""
+    def _why_not(self, task: str) -> str | None:
+        """Say why a task cannot be submitted over HTTP, and what to do; None for one that does not exist."""
+        if self.app.mode != "own":
+            return (
+                "This app is only observed: its own broker queues its jobs, so none can be submitted over HTTP. "
+                'Attach it with mode="own" for that.'
+            )
+        if task.startswith("celery.") or task not in self.app.tasks:
+            return None
+        if getattr(self.app.tasks[task], "expose", None) is False:
+            return f"The task {task!r} is not exposed over HTTP: it is made with expose=False. Leave that out."
+        return f'The task {task!r} is not exposed over HTTP. Attach the app with expose=("{task}",) for that.'
+
+    def arguments(self, task: str, message: Message, stored: str) -> bytes:
+        """Return a message's arguments as a JSON object by parameter name: values as they came, secrets hidden.
+
+        Of a task that is not known here it is unknown what to hide: `stored`, the preview, is answered.
+        """
         body = message.body.encode("utf-8", "surrogatepass")
         kind = self._kinds.get(task)
         known = kind.task if kind is not None else self.app.tasks.get(task)
+        if known is None:
+            return stored.encode("utf-8", "surrogatepass")
+        if calls_another(known):
+            return self._items(known, json.loads(body), stored)
         redaction = kind.redaction if kind is not None else redaction_of(known, self._redact)
         try:
             if body.startswith(b"[[],") and body.endswith(_EMBED):
@@ -129,10 +149,15 @@ class Tasks:
             arguments, keywords, _ = json.loads(body)
             return json.dumps(redaction.value(_named(known, redaction, arguments, keywords))).encode()
 
+    def _items(self, task: Any, body: Sequence[Any], stored: str) -> bytes:
+        """Return the arguments of a task that calls another one for each of its items."""
+        shown = shown_by_name(task, self._redact, body[0], body[1])
+        return (stored if called_by(task, shown) is None else json.dumps(shown)).encode("utf-8", "surrogatepass")
+
 
 def _named(task: Any, redaction: Redaction, arguments: Sequence[Any], keywords: dict[str, Any]) -> dict[str, Any]:
     """Return arguments by name, those hidden that stand where a hiding name does."""
-    names = signature_of(task).names if task is not None and arguments else ()
+    names = signature_of(task).names if arguments else ()
     return arguments_by_name(task, redaction.positional(names, arguments), keywords)
 
 

@@ -34,11 +34,14 @@ _WAIT_SECONDS = 30.0
 # Each notice is a transaction. Those that follow soon after another wait for company; a lone one does not.
 _SOON_SECONDS = 0.02
 _LINGER_SECONDS = 0.005
+_WAITING_MOST = 10_000
 
 
 def _connect(url: str) -> "psycopg.Connection[Any]":
+    address, _, query = url.replace("+psycopg", "", 1).partition("?")
+    known = [pair for pair in query.split("&") if not pair.startswith("prepare_threshold=")]  # meant for the ledger
     return psycopg.connect(
-        url.replace("+psycopg", "", 1), autocommit=True, connect_timeout=5, application_name="celeriac news",
+        f"{address}?{'&'.join(known)}", autocommit=True, connect_timeout=5, application_name="celeriac news",
         keepalives_idle=10, keepalives_interval=5, keepalives_count=3,
     )  # fmt: skip
 
@@ -60,12 +63,16 @@ class _Thread:
                 with _connect(self._url) as connection:
                     pause = _PAUSE_SECONDS
                     self._work(connection)
-            except (psycopg.Error, OSError) as error:
+            except Exception as error:  # whatever it is, it costs speed and nothing else
                 if not self._closing:
                     log.log(logging.DEBUG if pause > _PAUSE_SECONDS else logging.WARNING,
                             "Announcements pause: %s", " ".join(str(error).split()))  # fmt: skip
+                    self._interrupted()
                     self._ended.wait(pause)
                     pause = min(2 * pause, _PAUSE_MOST_SECONDS)
+
+    def _interrupted(self) -> None:
+        """Take note that the connection was lost, or could not be made."""
 
     def _work(self, connection: "psycopg.Connection[Any]") -> None:
         raise NotImplementedError
@@ -84,7 +91,8 @@ class NoticeListener(_Thread):
         self._in.setblocking(False)
         self._listening = threading.Event()
         self._thread.start()
-        self._listening.wait(5)  # what is committed from now on is heard, unless the server cannot be reached
+        self._listening.wait(5)  # what is committed from now on is heard, unless the server cannot be reached;
+        self._listening.set()  # then everything is looked at once it can be
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when there is news."""
@@ -144,7 +152,8 @@ class NoticeAnnouncer(_Thread):
 
     def __init__(self, url: str) -> None:
         super().__init__(url, "celeriac-announcer")
-        self._waiting: list[News] = []
+        self._waiting: deque[News] = deque(maxlen=_WAITING_MOST)
+        self._dropped = False
         self._wake = threading.Condition()
         self._started = False
 
@@ -162,16 +171,27 @@ class NoticeAnnouncer(_Thread):
 
     def close(self) -> None:
         """Tell what waits, then nobody any more."""
+        if os.getpid() != self._pid:  # a child that was forked: its parent's thread may have held the lock
+            return
         with self._wake:
             self._closing = True
             self._ended.set()
             self._wake.notify()
         atexit.unregister(self.close)
-        if self._started and os.getpid() == self._pid:
+        if self._started:
             self._thread.join(2)
+
+    def _interrupted(self) -> None:
+        with self._wake:
+            self._waiting.clear()
+        self._dropped = True
 
     def _work(self, connection: "psycopg.Connection[Any]") -> None:
         connection.execute("SET synchronous_commit = off")  # nothing is lost that matters
+        if self._dropped:
+            for ear in Ear:
+                self._tell(connection, ear, encode(News()).decode())
+            self._dropped = False
         told_at = 0.0
         while True:
             with self._wake:
@@ -181,11 +201,15 @@ class NoticeAnnouncer(_Thread):
                 self._ended.wait(_LINGER_SECONDS)
             told_at = time.monotonic()
             with self._wake:
-                waiting, self._waiting = self._waiting, []
+                waiting = list(self._waiting)
+                self._waiting.clear()
             if not waiting:
                 return
             for ear, payload in payloads(together(waiting)):
-                connection.execute("SELECT pg_notify(%s, %s)", (f"{CHANNEL}{ear}", payload))
+                self._tell(connection, ear, payload)
+
+    def _tell(self, connection: "psycopg.Connection[Any]", ear: Ear, payload: str) -> None:
+        connection.execute("SELECT pg_notify(%s, %s)", (f"{CHANNEL}{ear}", payload))
 
 
 def payloads(news: News) -> list[tuple[Ear, str]]:

@@ -5,6 +5,7 @@ included, so it is closed to others.
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 from datetime import datetime
@@ -23,41 +24,48 @@ if TYPE_CHECKING:
 
 
 @click.command("backup")
-@click.argument("path", type=click.Path(path_type=Path), required=False)
+@click.argument("path", type=click.Path(), required=False)
 @home_option
 @json_option
-def command(path: Path | None, home: Path | None, as_json: bool) -> None:
+def command(path: str | None, home: Path | None, as_json: bool) -> None:
     """Copy the ledger to PATH, a file or a folder, while everything runs; check the copy, say how to restore it.
 
     Without PATH it is a new file in the working directory. An existing file is never overwritten.
     """
     settings = load_settings(home=home)
     file = sqlite_file(settings)
-    path = _place(path, ".db" if file else ".dump")
-    part = path.with_name(f".{path.name}.part")
+    place = _place(path, ".db" if file else ".dump")
+    part = place.with_name(f".{place.name}.part")
     try:
         held = _copy(settings, part) if file else _dump(settings, part)
-        _settle(part, path)
+        _settle(part, place)
     finally:
-        for left in (part, *path.parent.glob(f"{part.name}-*"), part.with_name(f"{part.name}.lock")):
+        for left in (part, *place.parent.glob(f"{part.name}-*"), part.with_name(f"{part.name}.lock")):
             left.unlink(missing_ok=True)
-    size = path.stat().st_size
+    size = place.stat().st_size
     if as_json:
-        print_json({"path": str(path), "bytes": size, **held})
+        print_json({"path": str(place), "bytes": size, **held})
         return
     numbers = [count(number, name.removesuffix("s")) for name, number in held.items() if isinstance(number, int)]
-    click.echo(f"{path} holds {', '.join(numbers) or 'the database'}; {size / (1 << 20):.1f} MiB, read through.")
-    if file:
-        notes().print(f"To restore, stop everything and type: rm -f {file}-wal {file}-shm && cp {path} {file}")
-    else:
-        notes().print(f"To restore, stop everything and type: pg_restore --clean --if-exists -d DATABASE_URL {path}")
+    click.echo(f"{place} holds {', '.join(numbers) or 'the database'}; {size / (1 << 20):.1f} MiB, read through.")
+    notes().print(f"To restore, stop everything and type: {_restore(place, file)}", markup=False)
     suggest("celeriac check")
 
 
-def _place(path: Path | None, suffix: str) -> Path:
-    """Return the file to write. Raises CannotStart when it exists."""
+def _restore(copy: Path, file: Path | None) -> str:
+    """Return what a shell is told to put a copy back."""
+    if file is None:
+        return shlex.join(["pg_restore", "--clean", "--if-exists", "-d", "DATABASE_URL", str(copy)])
+    return f"{shlex.join(['rm', '-f', f'{file}-wal', f'{file}-shm'])} && {shlex.join(['cp', str(copy), str(file)])}"
+
+
+def _place(path: str | None, suffix: str) -> Path:
+    """Return the file to write. Raises CannotStart when it exists, or its folder does not."""
     name = f"celeriac-{datetime.now():%Y-%m-%dT%H-%M-%S}{suffix}"
-    place = (Path(name) if path is None else path / name if path.is_dir() else path).absolute()
+    given = Path(path or ".")
+    if path and path.endswith(os.sep) and not given.is_dir():
+        raise CannotStart(f"There is no folder {given.absolute()}. Make it first.")
+    place = (given / name if given.is_dir() else given).absolute()
     if place.exists():
         raise CannotStart(f"{place} exists already and is not overwritten. Name another file, or a folder.")
     if not place.parent.is_dir():

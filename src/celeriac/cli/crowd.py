@@ -25,7 +25,6 @@ Json = dict[str, Any]
 MOST = 10_000
 SHOWN = 8
 PAGE = 200
-UNFINISHED = ",".join(state for state in State if not is_final(state))
 
 
 def by_ids(client: "Client", ids: Iterable[str], as_json: bool) -> int:
@@ -35,12 +34,16 @@ def by_ids(client: "Client", ids: Iterable[str], as_json: bool) -> int:
 
 
 def by_filter(client: "Client", filter: Json, as_json: bool) -> int:
-    """Follow the jobs that match a filter and have not ended, MOST of them; returns the exit code.
+    """Follow the jobs that match a filter, MOST of them; returns the exit code.
 
-    A batch is followed whole: its jobs that have ended count.
+    Those that have ended count. Raises ClientError for a batch that is not there.
     """
-    states = {} if "batch" in filter else {"state": UNFINISHED}
-    watched = list(islice(client.jobs(**{**states, **filter, "limit": PAGE}), MOST))
+    for batch in filter.get("batch", "").split(","):
+        if batch:
+            client.batch(batch)
+    watched = list(islice(client.jobs(**filter, limit=PAGE), MOST))
+    if len(watched) == MOST:
+        notes().print(f"Only the newest {MOST:,} are watched.", style="yellow")
     # A job that has moved on is in another state now.
     wider = {name: value for name, value in filter.items() if name != "state"}
 

@@ -3,6 +3,7 @@
 Writes only what is not there. The files are in `starter/`.
 """
 
+import shlex
 from pathlib import Path
 
 import click
@@ -22,7 +23,7 @@ def command(folder: Path) -> None:
     for name, what in FILES.items():
         _tell(name, what, _write(folder / name, (STARTER / name).read_text("utf-8")))
     _tell(".gitignore", "leaves out what Celeriac writes", _ignore(folder / ".gitignore"))
-    here = "" if folder == Path(".") else f"cd {folder} && "
+    here = "" if folder == Path(".") else f"cd {shlex.quote(str(folder))} && "
     suggest(f"{here}celeriac dev tasks:app")
 
 

@@ -5,6 +5,7 @@ the same command with that key goes on where it broke off, and makes nothing twi
 """
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,7 +40,8 @@ def submit(client: "Client", file: Path, task: str | None, options: Json, *, wai
     key = options.pop("idempotency_key", None) or new_id()
     batches: list[str] = []
     jobs = 0
-    told = f"To go on where this stopped: celeriac submit {f'{task} ' if task else ''}--file {file} --key {key}"
+    words = ["celeriac", "submit", *([task] if task else []), "--file", str(file), "--key", key]
+    told = f"To go on where this stopped: {shlex.join(words)}"
     with interruptible(told), _opened(file) as source, bars() as bar:
         drawn = bar.add_task("submitting", total=_number(file), note="")
         try:
@@ -59,7 +61,7 @@ def submit(client: "Client", file: Path, task: str | None, options: Json, *, wai
         return by_filter(client, {"batch": ",".join(batches)}, as_json)
     if not as_json:
         click.echo(f"{count(jobs, 'job')} in {len(batches)} {'batch' if len(batches) == 1 else 'batches'}.")
-        suggest(f"celeriac watch --batch {','.join(batches[-1:])}" if batches else "celeriac jobs")
+        suggest(f"celeriac watch --batch {','.join(batches)}" if batches else "celeriac jobs")
     return 0
 
 

@@ -27,22 +27,28 @@ PATIENCE_LOOKS = 10
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One kind: its verb, the client's method that begins it, the states it concerns, and what is then to be seen."""
+    """One kind: its verb, the client's method that begins it, the states it concerns, and how it is told."""
 
     verb: str
     method: str
     states: str
+    done: str
     moved: str
 
 
-CANCEL = Operation("Cancel", "cancel_all", "scheduled,queued,running,retrying", "cancelled, or told to stop")
-RETRY = Operation("Retry", "retry_all", "failed,cancelled", "queued again")
+OPEN = "scheduled,queued,running,retrying"
+CANCEL = Operation("Cancel", "cancel_all", OPEN, "cancelled", "cancelled, or told to stop")
+RETRY = Operation("Retry", "retry_all", "failed,cancelled", "retried", "queued again")
 
 
 def operate(
     kind: Operation, server: Server, *, filter: dict[str, Any], everything: bool, yes: bool, as_json: bool
 ) -> int:
     """Ask, begin the operation, follow it to its end, and tell its counts; returns the exit code."""
+    stuck = [state for state in filter.get("state", "").split(",") if state and state not in kind.states.split(",")]
+    if stuck:
+        states = kind.states.replace(",", ", ")
+        raise click.UsageError(f"A job that is {stuck[0]} cannot be {kind.done}. Only these can: {states}.")
     client = server.client()
     filter = {"state": kind.states, **filter}  # a job that cannot be moved need not be looked at
     if not yes and not _confirmed(kind, client, filter):

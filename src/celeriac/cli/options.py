@@ -32,7 +32,8 @@ class Words(click.ParamType[tuple[str, ...]]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         if isinstance(value, tuple):
             return value
-        return tuple(word.strip() for word in value.split(",") if word.strip())
+        words = tuple(word.strip() for word in value.split(",") if word.strip())
+        return (str(value),) if value.isspace() else words  # a queue may be called " "
 
 
 class Address(click.ParamType[str]):
@@ -63,6 +64,8 @@ class Secret(click.ParamType[str]):
 
 
 WORDS, ADDRESS, SECRET = Words(), Address(), Secret()
+
+ATTEMPTS = 5  # a person waits at the terminal: a server that is not there is told after four seconds
 
 FILTERS: dict[str, tuple[str, click.ParamType[Any]]] = {
     "state": (f"One or more of {', '.join(State)}.", WORDS),
@@ -148,16 +151,21 @@ class Server:
         from celeriac.cli.supervisor.home import running
         from celeriac.client import Client, Unreachable
 
+        def opened(url: str | None) -> Client:
+            client = command.with_resource(Client(url, token))
+            client.attempts = ATTEMPTS
+            return client
+
         url = self.url or _variable("CELERIAC_URL", ADDRESS)
         token = self.token or _variable("CELERIAC_TOKEN", SECRET)
         command = click.get_current_context()
         if url is not None:
-            return command.with_resource(Client(url, token))
+            return opened(url)
         settings = load_settings()
         tenant = running(settings.home)
         if tenant is None and token is None and not settings.token_path.exists():
             raise Unreachable(f"Nothing runs on the folder {settings.home.absolute()}, and no server was named.")
-        return command.with_resource(Client(tenant.url if tenant else None, token))
+        return opened(tenant.url if tenant else None)
 
 
 def _variable(name: str, kind: click.ParamType[str]) -> str | None:

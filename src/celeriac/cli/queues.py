@@ -3,6 +3,7 @@
 A paused queue takes jobs and gives none out; what runs goes on.
 """
 
+import shlex
 from typing import Any
 
 import click
@@ -31,9 +32,11 @@ def command(ctx: click.Context, server: Server, as_json: bool) -> None:
     forlorn = [queue["name"] for queue in queues if queue.get("workers") == 0 and queue["counts"].get("queued")]
     if forlorn:
         notes().print(f"No worker listens to {', '.join(forlorn)}.", style="yellow")
-        suggest(f"celeriac worker APP -Q {','.join(forlorn)}")
+        suggest(f"celeriac worker APP -Q {shlex.quote(','.join(forlorn))}")
+    elif queues:
+        suggest(f"celeriac jobs --queue {shlex.quote(queues[0]['name'])}")
     else:
-        suggest(f"celeriac jobs --queue {queues[0]['name']}" if queues else "celeriac submit TASK name=value")
+        suggest("celeriac submit TASK name=value")
 
 
 @command.command("pause")
@@ -47,7 +50,7 @@ def pause(server: Server, names: tuple[str, ...], as_json: bool) -> None:
         queue = client.pause(name)
         print_json(queue) if as_json else click.echo(f"{name} is paused.")
     if not as_json:
-        suggest(f"celeriac queues resume {' '.join(names)}")
+        suggest(shlex.join(["celeriac", "queues", "resume", *names]))
 
 
 @command.command("resume")

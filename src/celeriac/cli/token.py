@@ -15,7 +15,7 @@ from celeriac import clock
 from celeriac.access import Role
 from celeriac.cli.database import open_existing
 from celeriac.cli.options import home_option, json_option, load_settings
-from celeriac.cli.output import console, local, notes, print_json, suggest
+from celeriac.cli.output import Column, local, notes, print_json, suggest, table
 
 if TYPE_CHECKING:
     from celeriac.ledger import Ledger
@@ -74,7 +74,8 @@ def create(
     expires_at = None if expires is None else clock.micros() + expires
     click.echo(keys.create_token(_ledger(home), name, owner or name, Role(role), expires_at, tasks))
     narrowed = f", with the tasks {', '.join(tasks)}" if tasks else ""
-    notes().print(f"This secret is shown only now. It may do what a {role} may{narrowed}.", style="dim", markup=False)
+    who = f"{'an' if role[0] in 'ao' else 'a'} {role}"
+    notes().print(f"This secret is shown only now. It may do what {who} may{narrowed}.", style="dim", markup=False)
     suggest(f"celeriac token revoke {shlex.quote(name)}", "ends it")
 
 
@@ -96,13 +97,19 @@ def list_(home: Path | None, as_json: bool) -> None:
 
 @command.command("revoke")
 @click.argument("tokens", nargs=-1, required=True)
+@click.option("--all", "several", is_flag=True, help="Every token of a name, if several have it.")
 @home_option
-def revoke(tokens: tuple[str, ...], home: Path | None) -> None:
+def revoke(tokens: tuple[str, ...], several: bool, home: Path | None) -> None:
     """Revoke TOKENS by id or name; they stop working at once."""
     from celeriac.ledger import keys
 
     ledger = _ledger(home)
     for token in tokens:
+        ids = [known.id for known in keys.all_tokens(ledger) if known.name == token and _in_force(known)]
+        if len(ids) > 1 and not several:
+            raise click.UsageError(
+                f"{len(ids)} tokens are called {token!r}. Name one by its id ({', '.join(ids)}), or say --all."
+            )
         count = keys.revoke_token(ledger, token)
         if not count:
             raise click.ClickException(f"There is no token {token!r} in force. See `celeriac token list`.")
@@ -140,20 +147,20 @@ def _record(token: "Token") -> dict[str, object]:
 
 
 def _show(tokens: "list[Token]") -> None:
-    from rich.table import Table
-    from rich.text import Text
+    styles = ["" if _in_force(token) else "dim" for token in tokens]
+    table([
+        Column("name", [token.name for token in tokens], least=8, styles=styles),
+        Column("owner", [token.owner for token in tokens], 3, least=8, styles=styles),
+        Column("role", [token.role.value for token in tokens], styles=styles),
+        Column("tasks", [", ".join(token.tasks) or "all" for token in tokens], 2, least=8, styles=styles),
+        Column("created", [local(clock.rfc3339(token.created_at)) for token in tokens], 4, styles=styles),
+        Column("in force", [_state(token) for token in tokens], 1, styles=styles),
+        Column("id", [token.id for token in tokens], styles=styles),
+    ])  # fmt: skip
 
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("name", "owner", "role", "tasks", "created", "in force", "id"):
-        table.add_column(title)
-    for token in tokens:
-        state = _state(token)
-        cells = [
-            token.name, token.owner, token.role.value, ", ".join(token.tasks) or "all",
-            local(clock.rfc3339(token.created_at)), state, token.id,
-        ]  # fmt: skip
-        table.add_row(*map(Text, cells), style="dim" if state in ("revoked", "expired") else None)
-    console().print(table)
+
+def _in_force(token: "Token") -> bool:
+    return _state(token) not in ("revoked", "expired")
 
 
 def _state(token: "Token") -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import click
 
-from celeriac.errors import CannotStart, CeleriacError
+from celeriac.errors import CannotStart, CeleriacError, LedgerFull, LedgerUnavailable, LedgerVersion
 
 FAILED, CANNOT_START, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 
@@ -27,7 +27,8 @@ def tell(error: CeleriacError) -> None:
 
 def exit_code(error: CeleriacError) -> int:
     """Return the exit code of an error."""
-    if isinstance(error, CannotStart):
+    # By their very types: a LedgerBusy, which is a LedgerUnavailable too, passes by itself.
+    if isinstance(error, CannotStart) or type(error) in (LedgerFull, LedgerUnavailable, LedgerVersion):
         return CANNOT_START
     return UNREACHABLE if error.code == "unreachable" else FAILED
 

@@ -19,6 +19,8 @@ from celeriac.cli.options import Server, filter_options, json_option, server_opt
 def command(ctx: click.Context, /, ids: tuple[str, ...], filter: dict[str, Any], as_json: bool, server: Server) -> None:
     """Follow jobs until they end: one with its events, several with a bar each, or all that match a filter now.
 
+    Those of a filter that have ended already count.
+
     \b
       celeriac watch 019a7c1e-7b1c-7d30-8a55-5f2c5e0b9a11
       celeriac watch --batch 019a7c1e-7c02-7e44-9d0e-0b6f0a2f6d3c

@@ -22,8 +22,7 @@ Json: TypeAlias = dict[str, Any]
 
 TIMEOUT_SECONDS = 30.0
 WAIT_SECONDS = 30.0
-ATTEMPTS = 5
-PAUSE_SECONDS = 0.2
+ATTEMPTS, PAUSE_SECONDS = 7, 0.24  # 15 seconds in all, each pause twice the one before
 
 
 class ClientError(CeleriacError):
@@ -132,11 +131,13 @@ def read(response: httpx.Response) -> Json:
         raise ClientError(response.status_code, "not-celeriac", "Not an answer of Celeriac", detail) from None
 
 
-def pause(call: Call, attempt: int, outcome: httpx.Response | httpx.TransportError) -> float | None:
+def pause(
+    call: Call, attempt: int, outcome: httpx.Response | httpx.TransportError, attempts: int = ATTEMPTS
+) -> float | None:
     """Return how long to wait before sending a call again, or None when this outcome stands."""
     unsent = isinstance(outcome, httpx.ConnectError | httpx.ConnectTimeout)
     again = outcome.status_code == 503 if isinstance(outcome, httpx.Response) else call.safe or unsent
-    if not again or attempt + 1 >= ATTEMPTS:
+    if not again or attempt + 1 >= attempts:
         return None
     after = outcome.headers.get("Retry-After", "") if isinstance(outcome, httpx.Response) else ""
     pause: float = PAUSE_SECONDS * 2**attempt

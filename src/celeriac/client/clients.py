@@ -6,6 +6,7 @@ What is here is only how a request is sent. Next: calls.py.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import count
 from types import TracebackType
 from typing import Any
 
@@ -17,10 +18,14 @@ from celeriac.states import is_final
 
 
 class Client:
-    """A synchronous client, safe to share between threads. Use it as a context manager, or `close` it."""
+    """A synchronous client, safe to share between threads. Use it as a context manager, or `close` it.
+
+    A server that starts again, or is busy (503), has 15 seconds: a call is sent `attempts` times at most.
+    """
 
     def __init__(self, base_url: str | None = None, token: str | None = None) -> None:
         self.base_url, self.headers = calls.access(base_url, token)
+        self.attempts = calls.ATTEMPTS
         self._http = httpx.Client(base_url=self.base_url, headers=self.headers, trust_env=False)
 
     def __enter__(self) -> "Client":
@@ -130,18 +135,18 @@ class Client:
         return self._send(Call("GET", "/stats", {"minutes": minutes}))
 
     def _send(self, call: Call) -> Json:
-        for attempt in range(calls.ATTEMPTS):
+        for attempt in count():
             outcome: httpx.Response | httpx.TransportError
             try:
                 outcome = self._http.send(call.request(self._http))
             except httpx.TransportError as error:
                 outcome = error
-            pause = calls.pause(call, attempt, outcome)
+            pause = calls.pause(call, attempt, outcome, self.attempts)
             if pause is None:
                 break
             time.sleep(pause)
         if isinstance(outcome, httpx.TransportError):
-            raise calls.unreachable(self.base_url, outcome) from outcome
+            raise calls.unreachable(self.base_url, outcome) from None
         return calls.read(outcome)
 
 
@@ -150,6 +155,7 @@ class AsyncClient:
 
     def __init__(self, base_url: str | None = None, token: str | None = None) -> None:
         self.base_url, self.headers = calls.access(base_url, token)
+        self.attempts = calls.ATTEMPTS
         self._http = httpx.AsyncClient(base_url=self.base_url, headers=self.headers, trust_env=False)
 
     async def __aenter__(self) -> "AsyncClient":
@@ -251,16 +257,16 @@ class AsyncClient:
         return await self._send(Call("GET", "/stats", {"minutes": minutes}))
 
     async def _send(self, call: Call) -> Json:
-        for attempt in range(calls.ATTEMPTS):
+        for attempt in count():
             outcome: httpx.Response | httpx.TransportError
             try:
                 outcome = await self._http.send(call.request(self._http))
             except httpx.TransportError as error:
                 outcome = error
-            pause = calls.pause(call, attempt, outcome)
+            pause = calls.pause(call, attempt, outcome, self.attempts)
             if pause is None:
                 break
             await asyncio.sleep(pause)
         if isinstance(outcome, httpx.TransportError):
-            raise calls.unreachable(self.base_url, outcome) from outcome
+            raise calls.unreachable(self.base_url, outcome) from None
         return calls.read(outcome)

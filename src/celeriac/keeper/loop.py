@@ -15,7 +15,7 @@ from setproctitle import setproctitle
 
 from celeriac import clock
 from celeriac.broker import Ear, listen
-from celeriac.errors import CeleriacError
+from celeriac.errors import CeleriacError, LedgerFull, LedgerUnavailable
 from celeriac.instance import connect
 from celeriac.keeper.due import Due
 from celeriac.keeper.leader import Leader, LeadLost
@@ -55,6 +55,7 @@ class Loop:
         self._beat_at = 0.0
         self._listener = listen(settings.announcements_url, Ear.KEEPER)
         self._stopping = False
+        self._troubled = False
 
     def run(self) -> None:
         """Go round until `stop`, then give up the lead."""
@@ -87,9 +88,17 @@ class Loop:
 
     def _guard(self, tick: Callable[[], float | None], what: str) -> float | None:
         try:
-            return tick()
+            pause = tick()
+            if self._troubled:
+                log.warning("The ledger can be used again.")
+                self._troubled = False
+            return pause
         except LeadLost:
             log.warning("Another keeper leads now; this one stands by.")
+        except (LedgerUnavailable, LedgerFull) as error:
+            if not self._troubled:  # told once: every duty meets it every second
+                log.warning("%s and all else waits: %s", what, error)
+            self._troubled = True
         except CeleriacError as error:
             log.warning("%s waits: %s", what, error)
         except Exception:
@@ -98,7 +107,7 @@ class Loop:
 
     def _wait(self, seconds: float) -> None:
         if select.select([self._listener], [], [], seconds)[0] and any(
-            news.due_at is not None for news in self._listener.receive()
+            news.due_at is not None or not news for news in self._listener.receive()
         ):
             self._next[self._due] = self._next[self._operator] = 0.0
 

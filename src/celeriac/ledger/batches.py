@@ -13,18 +13,16 @@ from celeriac.access import Principal
 from celeriac.errors import BatchNotFound, IdempotencyMismatch
 from celeriac.jobs import Job, Receipt, Submission
 from celeriac.ledger.moves.submit import submit
-from celeriac.ledger.sql import Insert, Sql
+from celeriac.ledger.sql import Insert, Sql, as_json
 from celeriac.ledger.store import Ledger, Transaction
-from celeriac.ledger.summaries import PAYLOAD, SUMMARY, whole_of
+from celeriac.ledger.summaries import SUMMARY, summary_of
 from celeriac.states import is_final
 
 _INSERT = Insert("batches", id="text", owner="text", jobs="int", created_at="int")
 _FIND = Sql("SELECT id, owner, jobs, created_at FROM batches WHERE id = :id")
 _COUNTS = Sql("SELECT state, COUNT(*) AS jobs FROM jobs WHERE batch = :id GROUP BY state")
-_JOBS = Sql(
-    f"SELECT {SUMMARY}, {PAYLOAD} FROM jobs JOIN payloads ON payloads.job = jobs.key"
-    " WHERE jobs.batch = :id ORDER BY jobs.key"
-)
+_JOBS = Sql(f"SELECT {SUMMARY} FROM jobs WHERE jobs.batch = :id ORDER BY jobs.key")
+_THESE = Sql(f"SELECT {SUMMARY} FROM jobs WHERE jobs.id IN ({{each}})")
 # Holds a row that is there, so that on Postgres nobody else decides about the key meanwhile.
 _TAKE_KEY = Sql(
     "INSERT INTO idempotency (owner, key, fingerprint, job, created_at)"
@@ -129,7 +127,14 @@ def batch(ledger: Ledger, principal: Principal, id: str) -> Batch:
 
 
 def jobs_of(ledger: Ledger, principal: Principal, id: str) -> list[Job]:
-    """Return the jobs of a batch with their payloads, in the order in which they were given."""
+    """Return the jobs of a batch with previews, in the order in which they were given."""
     with ledger.reading() as connection:
         rows = connection.execute(_JOBS.on(ledger.dialect), {"id": id}).all()
-    return [whole_of(row) for row in rows if principal.sees(row.owner)]
+    return [summary_of(row) for row in rows if principal.sees(row.owner)]
+
+
+def these(ledger: Ledger, principal: Principal, ids: Sequence[str]) -> dict[str, Job]:
+    """Return those of these jobs that are there, by id, with previews."""
+    with ledger.reading() as connection:
+        rows = connection.execute(_THESE.on(ledger.dialect), {"each": as_json(ids)}).all()
+    return {row.id: summary_of(row) for row in rows if principal.sees(row.owner)}

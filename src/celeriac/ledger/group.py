@@ -96,7 +96,10 @@ class Group:
         while batch := self._next_batch():
             answers = self._write(batch)
             self._written.append((time.monotonic(), len(batch)))
-            self._deliver(partial(_call_back, batch, answers))
+            try:
+                self._deliver(partial(_call_back, batch, answers))
+            except Exception:  # the thread must go on, or nobody is ever answered again
+                log.exception("The answers of %d moves could not be delivered", len(batch))
 
     def _next_batch(self) -> list[Entry]:
         with self._wake:

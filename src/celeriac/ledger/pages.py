@@ -60,7 +60,7 @@ def page(
     if owners == ():
         return [], None
     found: list[Job] = []
-    with ledger.reading() as connection:
+    with ledger.reading(whole=True) as connection:
         window = ranges.ends(connection, filter.since, filter.until, before)
         for jobs, reached in _Asked(filter, owners).stretches(connection, window, limit):
             found += jobs

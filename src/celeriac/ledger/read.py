@@ -25,7 +25,10 @@ _QUEUED = Sql(
     " AND queue IN ({each} EXCEPT SELECT name FROM queues WHERE paused_at IS NOT NULL) LIMIT 1"
 )
 _RUNNING = Sql("SELECT worker, COUNT(*) AS jobs FROM jobs {by[jobs_running]} WHERE state = 'running' GROUP BY worker")
-_WORKERS = Sql("SELECT * FROM workers ORDER BY started_at DESC LIMIT 500")
+_WORKERS = Sql(  # the living first, however many have ended since they began
+    "SELECT * FROM workers ORDER BY CASE WHEN COALESCE(stopped_at, lost_at) IS NULL THEN 0 ELSE 1 END, started_at DESC"
+    " LIMIT 500"
+)
 _PAUSED = Sql("SELECT name, paused_at FROM queues")
 # The head of each queue by priority; the oldest of all may wait far behind it.
 _OLDEST = Sql(
@@ -37,6 +40,10 @@ _OLDEST = Sql(
 _CANCELS = Sql(
     "SELECT key, attempt FROM jobs {by[jobs_running]}"
     " WHERE worker = :worker AND state = 'running' AND cancel_requested_at IS NOT NULL"
+)
+_CLAIMED = Sql(
+    "SELECT key, id, attempt, task, queue FROM jobs {by[jobs_running]}"
+    " WHERE worker = :worker AND state = 'running' AND started_at IS NULL"
 )
 _OWNER = Sql("SELECT key, owner FROM jobs WHERE id = :id")
 _HISTORY = Sql(
@@ -121,6 +128,12 @@ def cancels(ledger: Ledger, worker: str) -> list[tuple[int, int]]:
         return [(key, attempt) for key, attempt in rows]
 
 
+def claimed(ledger: Ledger, worker: str) -> list[tuple[int, str, int, str, str]]:
+    """Return (key, id, attempt, task, queue) of the jobs this worker has and has not started, as far as is written."""
+    with ledger.reading() as connection:
+        return [tuple(row) for row in connection.execute(_CLAIMED.on(ledger.dialect), {"worker": worker})]
+
+
 def any_queued(ledger: Ledger, names: Sequence[str]) -> bool:
     """Say whether a job waits in one of these queues, if they are not paused: what a worker asks before it writes."""
     with ledger.reading() as connection:
@@ -141,6 +154,6 @@ def _workers(connection: Connection) -> list[Worker]:
 
 
 __all__ = [
-    "all_counts", "all_queues", "all_workers", "any_queued", "cancels", "ended", "history", "job", "members", "page",
-    "summary",
+    "all_counts", "all_queues", "all_workers", "any_queued", "cancels", "claimed", "ended", "history", "job", "members",
+    "page", "summary",
 ]  # fmt: skip

@@ -45,8 +45,8 @@ WALKS = (
           "(created_at < :before AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = idempotency.job))",
           until=":before"),
     _walk("unique_keys", "owner, task, key", "until",
-          "(until < :now AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = unique_keys.job AND finished_at IS NULL))",
-          until=":now"),
+          "(until < :before AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = unique_keys.job))",
+          until=":before"),
     _walk("chords", "id", "id",
           "(COALESCE(fired_at, created_at) < :before AND (fired_at IS NOT NULL OR NOT EXISTS (SELECT 1 FROM jobs"
           " WHERE jobs.group_id = chords.id AND (finished_at IS NULL OR finished_at >= :before))))",

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
-from sqlalchemy import Connection
+from sqlalchemy import Connection, RootTransaction
 
-from celeriac.errors import LedgerBusy
+from celeriac.errors import CeleriacError, LedgerBusy, LedgerUnavailable, LedgerUncertain
 from celeriac.failpoints import failpoint
 from celeriac.jobs import Kind
 from celeriac.ledger.dialects import Dialect, Rows, dialect_of
@@ -118,17 +118,28 @@ class Ledger:
 
         Raises:
             LedgerFull, LedgerUnavailable, LedgerBusy: nothing was written.
+            LedgerUncertain: the server has gone while it was to commit.
         """
-        with self.writing() as connection, connection.begin():
+        with self.writing() as connection, connection.begin() as begun:
             driver = connection.connection.driver_connection
             self._dialect.begin(driver)
             transaction = Transaction(driver, self._dialect, self.max_deaths, connection)
             yield transaction
             transaction.flush()
             failpoint("before-commit")
+            self._commit(begun)
         failpoint("after-commit")
         if self.announce is not None:
             self.announce(transaction)
+
+    def _commit(self, begun: RootTransaction) -> None:
+        try:
+            begun.commit()
+        except Exception as error:
+            meaning = self._dialect.meaning(error)
+            if self._dialect.shared and type(meaning) is LedgerUnavailable:
+                raise LedgerUncertain from error
+            raise
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -155,7 +166,8 @@ class Ledger:
 
         `connection` is a connection of psycopg or sqlite3 to the ledger's own database, or what Django or
         SQLAlchemy have around one. Workers are told by the commit; on SQLite they find the work when they
-        next look, within a second. Raises TypeError for a connection to anything else.
+        next look, within a second. Raises TypeError for a connection to anything else, and CeleriacError where
+        no transaction has been begun: in autocommit each statement would stand alone.
         """
         token = _joined.set(self._dialect.driver_of(connection))
         try:
@@ -165,6 +177,8 @@ class Ledger:
 
     @contextmanager
     def _within(self, driver: Any) -> Iterator[Transaction]:
+        if not self._dialect.in_transaction(driver):
+            raise CeleriacError("This connection commits each statement by itself. Begin a transaction on it first.")
         transaction = Transaction(driver, self._dialect, self.max_deaths)
         with self._translated():
             yield transaction
@@ -173,9 +187,13 @@ class Ledger:
                 self.announce_joined(transaction)
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Give a connection for reading; readers never wait for writers."""
-        with self._translated(), self._dialect.reader.connect() as connection:
+    def reading(self, whole: bool = False) -> Iterator[Connection]:
+        """Give a connection for reading; readers never wait for writers.
+
+        With `whole` all statements see the ledger as of one moment (on SQLite they always do).
+        """
+        reader = self._dialect.snapshot if whole else self._dialect.reader
+        with self._translated(), reader.connect() as connection:
             yield connection
 
     def do(self, move: Move[Item, Answer], item: Item) -> Answer:

@@ -30,6 +30,7 @@ class Hub:
         self._closing = False
         self._listener: Listener | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._missed = asyncio.Event()  # something may have been announced that was not heard
 
     @property
     def waiting(self) -> int:
@@ -91,7 +92,9 @@ class Hub:
     async def _look(self) -> None:
         troubled = False
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._missed.wait(), LOOK_SECONDS)
+            self._missed.clear()
             try:
                 await self.look_once()
                 troubled = False
@@ -106,6 +109,8 @@ class Hub:
         for news in self._listener.receive():
             for id in news.ends:
                 self._wake(id)
+            if not news:
+                self._missed.set()
 
     def _wake(self, id: str) -> None:
         for waiter in self._waiters.pop(id, ()):

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.routing import APIRoute
 from starlette.requests import Request
@@ -22,6 +22,7 @@ from celeriac.errors import CeleriacError
 from celeriac.settings import Settings
 from celeriac.web import health, metrics
 from celeriac.web.api import batches, jobs, operations, queues, submissions, system, tokens, typed
+from celeriac.web.api.queries import no_repeats
 from celeriac.web.auth import Auth, guard
 from celeriac.web.endpoints import typed as typed_document
 from celeriac.web.front import Front
@@ -38,7 +39,7 @@ class Application(FastAPI):
     def __init__(self, site: Site, hosts: frozenset[str]) -> None:
         super().__init__(
             openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan(site),
-            telemetry={"tracing": False, "metrics": False, "logs": False},
+            dependencies=[Depends(no_repeats)], telemetry={"tracing": False, "metrics": False, "logs": False},
         )  # fmt: skip
         self.state.site = site
         self._hosts = hosts
@@ -73,7 +74,9 @@ def create_app(settings: Settings, app: Celeriac, pages: Path | None = None) -> 
             route.app = AsyncExitStackMiddleware(route.app)
     application.router.routes += health.routes(site)
     application.router.routes += metrics.routes(site)
-    application.router.routes += docs.routes(partial(_document, application, auth), auth.sessions)
+    application.router.routes += docs.routes(
+        partial(_document, application, auth), auth.sessions, home.token_file(settings)
+    )
     application.router.routes += login.routes(site, auth.sessions)
     application.router.routes += home.routes(site, pages, auth.sessions)
     guard(application.router.routes, PERMISSIONS | (OPEN_METRICS if settings.metrics else {}), auth)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from celeriac.app import Celeriac, connect
 from celeriac.errors import CannotStart
@@ -53,6 +54,16 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+class Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP, which would take the first name of `//name/path` for a host and leave it out."""
+
+    def on_headers_complete(self) -> None:
+        """Keep the second slash as part of the path."""
+        if self.url.startswith(b"//"):
+            self.url = b"/%2F" + self.url[2:]
+        super().on_headers_complete()
+
+
 def serve(
     settings: Settings,
     app: Celeriac,
@@ -77,7 +88,7 @@ def serve(
 def server(application: Application, settings: Settings) -> Server:
     """Return the server of an application, not yet running."""
     config = uvicorn.Config(
-        application, loop="uvloop", http="httptools", ws="none", lifespan="on", access_log=False, server_header=False,
+        application, loop="uvloop", http=Protocol, ws="none", lifespan="on", access_log=False, server_header=False,
         log_config=None, log_level=logging.WARNING, timeout_graceful_shutdown=SHUTDOWN_SECONDS, backlog=BACKLOG,
         timeout_keep_alive=75,
     )  # fmt: skip

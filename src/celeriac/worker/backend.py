@@ -41,6 +41,8 @@ CELERY_STATES = {
 }
 
 
+LOOK_SECONDS = 1.0
+
 # What the tracer stores by itself: results, which are noted, and what the ledger knows anyway.
 _NOTED = frozenset({celery_states.SUCCESS, celery_states.FAILURE, celery_states.RETRY, celery_states.REVOKED})
 _KNOWN = frozenset({celery_states.PENDING, celery_states.RECEIVED, celery_states.STARTED, celery_states.REJECTED,
@@ -212,6 +214,7 @@ class ResultConsumer(BaseResultConsumer):
         super().__init__(*args)
         self._listener: Listener | None = None
         self._lock = threading.Lock()
+        self._looked_at = 0.0
 
     def start(self, initial_task_id: str, **kwargs: Any) -> None:
         """Open the ear."""
@@ -245,15 +248,23 @@ class ResultConsumer(BaseResultConsumer):
                 self.on_state_change(meta, None)
 
     def drain_events(self, timeout: float | None = None) -> None:
-        """Wait for an announcement, at most a second, then settle every pending result that has ended."""
+        """Wait for an announcement, at most a second, then settle every pending result that has ended.
+
+        All of them are looked at once a second, and whenever one may have been missed.
+        """
         self.consume_from("")
         listener = self._listener
         if listener is None:
             raise TimeoutError
-        heard = select.select([listener], [], [], min(timeout or 1.0, 1.0))[0]
-        ended = {id for news in listener.receive() for id in news.ends} if heard else None
-        pending = {id for waiting in self._pending_results for id in list(waiting)}
-        for id in pending if ended is None else pending & ended:
+        heard = select.select([listener], [], [], min(timeout or LOOK_SECONDS, LOOK_SECONDS))[0]
+        told = listener.receive() if heard else []
+        ended = {id for waiting in self._pending_results for id in list(waiting)}
+        now = clock.monotonic()
+        if heard and all(told) and now - self._looked_at <= LOOK_SECONDS:
+            ended &= {id for news in told for id in news.ends}
+        else:
+            ended, self._looked_at = set(read.ended(self.app.ledger, list(ended))), now
+        for id in ended:
             meta = self.backend._get_task_meta_for(id)
             if meta["status"] in celery_states.READY_STATES:
                 self.on_state_change(meta, None)

@@ -97,6 +97,8 @@ def run_attempt(
     """Run one attempt of a job and return how it ended. Picklable by name: the pool calls it in a child."""
     global _running
     held = request["celeriac"]
+    if "still_held" in held and not held["still_held"]():  # a thread, taken up after the job was given back
+        return Ended(State.QUEUED, Kind.GIVEN_BACK)
     slots = Path(held["slots"]) if held.get("slots") else None
     reports = Reports(held, send_frame or (lambda frame: None))
     box = Box(id, reports)

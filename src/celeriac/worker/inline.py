@@ -2,7 +2,8 @@
 
 The ledger, the moves (claim, start, note, finish) and the running of an attempt are those of a worker.
 Missing are the pool and what needs one: time limits, cancelling what runs, the death of a process.
-What waits for its time runs when `advance` has moved the clock there, as the keeper would see to.
+What waits for its time runs when `advance` has moved the clock there, as the keeper would see to; `.get()` of
+such a job is an error, since time stands still meanwhile.
 """
 
 import threading
@@ -17,12 +18,13 @@ from celery import _state as celery_state
 from celeriac import clock
 from celeriac.access import SYSTEM
 from celeriac.app import Celeriac
-from celeriac.errors import JobsNeverEnd
+from celeriac.errors import JobNotFound, JobsNeverEnd, JobWaits
 from celeriac.jobs import Claimed, ClaimRequest, Kind, Note, Outcome, Remark, Start
 from celeriac.ledger import Transaction, claim, finish, note, read, remark, start, upkeep
 from celeriac.ledger.sql import as_json
-from celeriac.states import State
+from celeriac.states import State, is_final
 from celeriac.worker import capture
+from celeriac.worker.backend import ResultConsumer
 from celeriac.worker.capture import Ended, run_attempt
 from celeriac.worker.history import REMARK, Frame
 
@@ -42,20 +44,32 @@ class Inline:
         self._queues: dict[str, None] = {}
         self._lock = threading.Lock()
         self._thread = threading.get_ident()
+        self._runs_in: int | None = None  # the thread that holds the lock
         self._again = False
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Run jobs until the block ends."""
-        now, send = self.app.now, capture.send_frame
-        self.app.now = lambda: now() + clock.shifted()
+        now, outer, send = type(self.app).now, vars(self.app).get("now"), capture.send_frame
+        wait = ResultConsumer.on_wait_for_pending
+
+        def awaited(consumer: Any, result: Any, timeout: float | None = None, **options: Any) -> None:
+            if consumer.app is self.app:
+                self._awaited(result.id, timeout)
+            wait(consumer, result, timeout, **options)
+
+        self.app.now = lambda: now(self.app) + clock.shifted()
+        ResultConsumer.on_wait_for_pending = awaited  # type: ignore[method-assign, assignment]
         capture.send_frame = self._frame
         self._ledger.announce = self._heard
         try:
             yield
         finally:
             self._ledger.announce, capture.send_frame = self._told, send
+            ResultConsumer.on_wait_for_pending = wait  # type: ignore[method-assign]
             del self.app.now
+            if outer is not None:  # that of a block around this one
+                self.app.now = outer
 
     def advance(self, until: int | None) -> None:
         """Move the clock to a moment (None: on and on), and run what falls due on the way, each at its time."""
@@ -81,12 +95,40 @@ class Inline:
             return
         self._queues.update(dict.fromkeys(tx.wakes))
         self._again = True
+        self._run_again()
+
+    def _run_again(self) -> None:
         while self._again and self._lock.acquire(blocking=False):
-            self._again = False
+            self._again, self._runs_in = False, threading.get_ident()
             try:
                 self._run_queued()
             finally:
+                self._runs_in = None
                 self._lock.release()
+
+    def _awaited(self, id: str, timeout: float | None) -> None:
+        """Run what can run before somebody waits for a job. Raises JobWaits, where that would be for ever."""
+        if self._runs_in == threading.get_ident():  # a task that may wait for others
+            self._run_queued()
+        elif self._lock.acquire(timeout=-1 if timeout is None else timeout):  # when no other thread runs jobs
+            self._lock.release()
+            self._run_again()
+        else:
+            return
+        try:
+            job = read.summary(self._ledger, SYSTEM, id)
+        except JobNotFound:
+            job = None
+        if job is not None and is_final(job.state):
+            return
+        if job is not None and job.state in (State.SCHEDULED, State.RETRYING):
+            raise JobWaits(id, "the job waits for its time; call advance() or run_all()")
+        if upkeep.next_due(self._ledger) is not None:
+            raise JobWaits(id, "it comes after a job that waits for its time; call advance() or run_all()")
+        if job is None:
+            raise JobWaits(id, "nobody has submitted it in this block, or the one before it did not succeed")
+        told = "it is running" if job.state is State.RUNNING else f"nothing here runs {job.task!r} from {job.queue!r}"
+        raise JobWaits(id, told)
 
     def _run_queued(self) -> None:
         failed = None

@@ -1,8 +1,8 @@
 """The lease: a thread that raises this node's counter, so that nobody takes its jobs.
 
 It also looks for cancels whose announcement was lost, or that a busy hub cannot hear (a solo pool runs
-its tasks there). A node that learns it was given up as dead (it slept, or was cut off) takes a new
-identity; what its old one still runs is fenced.
+its tasks there), and for jobs that a claim took and nobody learned of. A node that learns it was given
+up as dead (it slept, or was cut off) takes a new identity; what its old one still runs is fenced.
 """
 
 import logging
@@ -46,6 +46,7 @@ class Lease:
 
         node.group.add(nodes.beat, id, beaten)
         node.cancels()
+        node.strays()
 
     def _run(self) -> None:
         while not self._stop.wait(self._seconds):
@@ -53,3 +54,5 @@ class Lease:
                 self.tick()
             except (LedgerUnavailable, LedgerFull) as error:
                 log.warning("%s", error)
+            except Exception:  # without its beats the node would be given up as dead
+                log.exception("A beat failed; the next one follows")

@@ -44,6 +44,9 @@ class Running(Protocol):
     def begin_cancel(self) -> None:
         """Begin to end it, as somebody asked."""
 
+    def withdraw(self) -> bool:
+        """See to it that it never begins; say whether that was in time."""
+
     def evict(self) -> None:
         """End it, so that it runs again elsewhere."""
 
@@ -71,7 +74,9 @@ class Node:
         self._transport: Any = None
         self._claiming = False
         self._again = False
-        self._turn = 0
+        self._turn = 0  # of the latest claim
+        self._owed: set[tuple[int, int]] = set()  # (key, attempt) whose outcome is on its way to the ledger
+        self._strays: dict[tuple[int, int], int] = {}  # (key, attempt) that nobody held at the last look: turn then
         self._runtime: float | None = None
         self._shape: nodes.Shape | None = None
         self._lease = Lease(self, settings.beat_seconds)
@@ -198,9 +203,14 @@ class Node:
         self.running[key] = request
         return self.held[key]
 
+    def holds(self, job: Claimed) -> bool:
+        """Say whether the node still has this attempt of a job (any thread)."""
+        return self.held.get(job.key) is job
+
     def started(self, job: Claimed, at: int) -> None:
         """Note that user code of a job runs."""
-        self.history.started(Start(job.key, job.attempt, at))
+        if self.holds(job):
+            self.history.started(Start(job.key, job.attempt, at))
 
     def frame(self, frame: Frame) -> None:
         """Take a line that an attempt reported."""
@@ -209,18 +219,23 @@ class Node:
 
     def end(self, job: Claimed, outcome: Outcome, runtime: float | None = None) -> None:
         """Hand over how an attempt ended; a second report of the same attempt is dropped."""
-        if self.held.get(job.key) is not job:
+        if not self.holds(job):
             return
         self.history.close(job.key)
         del self.held[job.key]
         self.running.pop(job.key, None)
         if runtime is not None:
             self._runtime = runtime if self._runtime is None else 0.9 * self._runtime + 0.1 * runtime
-        self.group.add(finish, outcome, partial(self._ended, outcome), urgent=not self.held)
+        self._hand_in(outcome)
         failpoint("main-after-outcome")
         self.fetch()
 
+    def _hand_in(self, outcome: Outcome) -> None:
+        self._owed.add((outcome.key, outcome.attempt))
+        self.group.add(finish, outcome, partial(self._ended, outcome), urgent=not self.held)
+
     def _ended(self, outcome: Outcome, answer: Any) -> None:
+        self._owed.discard((outcome.key, outcome.attempt))
         if isinstance(answer, Exception):
             log.error("The outcome of job %s cannot be stored: %s", outcome.id, answer)
             failure = Failure(ErrorCode.NOT_STORABLE, type(answer).__name__, "What the task returned cannot be stored.")
@@ -236,15 +251,37 @@ class Node:
 
     def give_back(self, job: Claimed) -> None:
         """Return a job that has not started to its queue."""
-        self.end(job, Outcome(
-            job.key, job.id, job.attempt, job.task, job.queue, State.QUEUED, clock.micros(), Kind.GIVEN_BACK,
-            data={"attempt": job.attempt, "worker": self.id},
-        ))  # fmt: skip
+        self.end(job, self._back(job.key, job.id, job.attempt, job.task, job.queue))
+
+    def _back(self, key: int, id: str, attempt: int, task: str, queue: str) -> Outcome:
+        data = {"attempt": attempt, "worker": self.id}
+        return Outcome(key, id, attempt, task, queue, State.QUEUED, clock.micros(), Kind.GIVEN_BACK, data)
 
     def _give_back_unstarted(self) -> None:
         for key, job in list(self.held.items()):
-            if key not in self.running or self.running[key].started_at is None:  # the pool drops what has not begun
+            if key not in self.running or self.running[key].withdraw():
                 self.give_back(job)
+
+    def strays(self) -> None:
+        """Look for jobs that the ledger says this node has and that it does not know of (any thread)."""
+        found = read.claimed(self.ledger, self.id)
+        if found or self._strays:
+            self.inbox.put(partial(self._return_strays, found))
+
+    def _return_strays(self, found: Iterable[tuple[int, str, int, str, str]]) -> None:
+        """Give back what a claim took whose answer was lost with its connection: the repeated claim took others.
+
+        Nobody may hold it at two looks, and each claim that was under way at the first must have been answered.
+        """
+        before, self._strays = self._strays, {}
+        for key, id, attempt, task, queue in found:
+            stray, job = (key, attempt), self.held.get(key)
+            if self.stopping or stray in self._owed or (job is not None and job.attempt == attempt):
+                continue
+            turn = self._strays[stray] = before.get(stray, self._turn)
+            if stray in before and (turn < self._turn or not self._claiming):
+                log.warning("Job %s was claimed and its worker never told; it is given back.", id)
+                self._hand_in(self._back(key, id, attempt, task, queue))
 
     def _undeliverable(self, job: Claimed, why: str) -> None:
         failure = Failure(ErrorCode.RAISED, "InvalidMessage", why)

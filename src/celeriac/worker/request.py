@@ -16,6 +16,7 @@ from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery import signals
 from celery import states as celery_states
 from celery.app.trace import task_has_custom
+from celery.concurrency.thread import ApplyResult
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded, WorkerLostError
 from celery.utils.log import get_logger
 from celery.worker import state as worker_state
@@ -43,6 +44,7 @@ class LedgerRequest(Request):
     started_at: int | None = None
     _cancel_step = 0
     _pool: Any = None  # set once the pool has it
+    _handed: Any = None  # what the pool gave for it
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -74,8 +76,9 @@ class LedgerRequest(Request):
         if pool.processes:
             request["celeriac"]["slots"] = str(self._node.slots)
         else:
-            request["celeriac"] |= {"limits": (soft, hard), "cancelled": self._asked_to_cancel}
-        return pool.apply_async(
+            request["celeriac"] |= {"limits": (soft, hard), "cancelled": self._asked_to_cancel,
+                                      "still_held": self._still_held}  # fmt: skip
+        self._handed = pool.apply_async(
             run_attempt,
             args=(self._type, self.id, request, self._body, self._content_type, self._content_encoding),
             accept_callback=self.on_accepted,
@@ -86,6 +89,10 @@ class LedgerRequest(Request):
             timeout=hard,
             correlation_id=self.id,
         )
+        return self._handed
+
+    def _still_held(self) -> bool:
+        return self._node.holds(self.job)
 
     def _asked_to_cancel(self) -> bool:
         return (self.job.key, self.job.attempt) in self._node.cancelled
@@ -221,6 +228,16 @@ class LedgerRequest(Request):
         self._cancel_step += 1
         self._end_process(signal.SIGTERM if self._cancel_step == 2 else signal.SIGKILL)
         self._node.inbox.later(self._node.settings.cancel_grace_seconds, self._climb)
+
+    def withdraw(self) -> bool:
+        """See to it that the attempt never begins; say whether that was in time.
+
+        The prefork pool drops by itself what has not begun when a connection is lost. A thread may have begun
+        before the node has heard of it: only its future knows.
+        """
+        if self.started_at is not None:
+            return False
+        return not isinstance(self._handed, ApplyResult) or bool(self._handed.f.cancel())
 
     def evict(self) -> None:
         """Kill an attempt that outlasts the worker's shutdown; it runs again elsewhere."""

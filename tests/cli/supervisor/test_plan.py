@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from celeriac.cli.supervisor.plan import Node, Plan
+from celeriac.cli.supervisor.supervisor import waiting_for
 from celeriac.settings import Settings
 
 
@@ -41,3 +42,10 @@ def test_the_processes_read_the_same_settings(monkeypatch):
         monkeypatch.setenv(name, text)
 
     assert Settings() == plan().settings.model_copy(update={"app": "mine:app"})
+
+
+def test_a_stop_says_the_seconds_of_the_setting_and_what_was_typed():
+    assert waiting_for(["small", "web"], plan(), interrupted=True) == (
+        "Waiting for small, web: running jobs get 7 s at most. Ctrl-C again stops at once"
+    )
+    assert waiting_for(["web"], plan(), interrupted=False) == "Waiting for web. Ctrl-C stops at once"

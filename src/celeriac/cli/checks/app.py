@@ -4,6 +4,7 @@ Looks of `celeriac check`; the app is imported once for all of them.
 """
 
 import inspect
+import shlex
 from collections.abc import Iterator
 from functools import cache
 
@@ -69,7 +70,7 @@ def workers(settings: Settings) -> Found:
         return
     forlorn = [queue for queue in Tasks(found).queues if queue not in heard]
     for queue in forlorn:
-        yield "warning", f"tasks lead to {queue!r} and no worker listens to it. Start one with -Q {queue}"
+        yield "warning", f"tasks lead to {queue!r} and no worker listens to it. Start one with -Q {shlex.quote(queue)}"
     if not forlorn:
         yield "fine", "every queue that the tasks lead to has a worker"
 

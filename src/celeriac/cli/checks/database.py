@@ -4,6 +4,7 @@ Looks of `celeriac check`, for any database; server.py has those of Postgres alo
 """
 
 import os
+import shlex
 from collections.abc import Iterator
 
 from celeriac.cli.database import open_existing, sqlite_file
@@ -71,12 +72,14 @@ def queues(settings: Settings) -> Found:
         if waiting and queue.name not in heard:
             well = False
             what = f"{count(waiting, 'job')} waiting in {queue.name!r}, to which no worker listens"
-            yield "warning", f"{what}. Start one: celeriac worker APP -Q {queue.name}"
+            yield "warning", f"{what}. Start one: celeriac worker APP -Q {shlex.quote(queue.name)}"
         elif queue.paused_at is not None:
             well = False
-            yield "warning", f"{queue.name!r} is paused. Type `celeriac queues resume {queue.name}` to go on"
+            resume = f"celeriac queues resume {shlex.quote(queue.name)}"
+            yield "warning", f"{queue.name!r} is paused. Type `{resume}` to go on"
     if well:
-        yield "fine", f"{len(heard)} queues have workers, and no job waits in another"
+        have = "has" if len(heard) == 1 else "have"
+        yield "fine", f"{count(len(heard), 'queue')} {have} workers, and no job waits in another"
 
 
 LOOKS = {"database": database, "writing": writing, "keeper": keeper, "queues": queues}

@@ -4,6 +4,7 @@ Looks of `celeriac check` that need neither the database nor the app.
 """
 
 import os
+import shlex
 import shutil
 import tomllib
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from celeriac.cli.database import sqlite_file
-from celeriac.cli.supervisor.home import free_port, running
+from celeriac.cli.supervisor.home import free_port, running, url_of
+from celeriac.cli.supervisor.readiness import answer
+from celeriac.errors import CannotStart
 from celeriac.settings import LOOPBACK, Settings, unknown_variables
 
 Found = Iterator[tuple[str, str]]
@@ -68,7 +71,7 @@ def token(settings: Settings) -> Found:
     if not path.exists():
         yield "fine", "there is no token in the home folder; `celeriac dev` makes one, `celeriac token create` others"
     elif path.stat().st_mode & 0o077:
-        yield "error", f"{path} can be read by others. Type: chmod 600 {path}"
+        yield "error", f"{path} can be read by others. Type: chmod 600 {shlex.quote(str(path))}"
     else:
         yield "fine", f"{path} is readable for its owner only"
 
@@ -93,8 +96,14 @@ def port(settings: Settings) -> Found:
     if tenant is not None:
         yield "fine", f"`celeriac {tenant.command}` (process {tenant.pid}) runs here, at {tenant.url}"
         return
-    free_port(settings, "dev")  # raises the sentence
-    yield "fine", f"{settings.host}:{settings.port} is free"
+    try:
+        free_port(settings, "dev")
+    except CannotStart:
+        if answer(url_of(settings), "/healthz") != {"status": "alive"}:
+            raise
+        yield "fine", f"a Celeriac web process answers at {url_of(settings)}"
+    else:
+        yield "fine", f"{settings.host}:{settings.port} is free"
 
 
 def hosts(settings: Settings) -> Found:

@@ -84,9 +84,18 @@ def announcements(settings: Settings) -> Found:
     """LISTEN must work where announcements go; through a pgbouncer in transaction mode it does not."""
     if sqlite_file(settings) is not None:
         return
+    import psycopg
+
     from celeriac.broker import Ear, News, announcer, listen
 
+    existing(settings)  # or raises the sentence, which is told already
     url = settings.announcements_url
+    try:
+        psycopg.connect(url, connect_timeout=5).close()
+    except psycopg.Error as error:
+        told = " ".join(str(error).split()).rstrip(" .?!")
+        yield "warning", f"the server of CELERIAC_DATABASE_DIRECT_URL cannot be reached: {told}. All waits for a look"
+        return
     ear, mouth = listen(url, Ear.HUB), announcer(url)
     try:
         while select.select([ear], [], [], 0.2)[0]:

@@ -49,16 +49,16 @@ class Watch:
 
 def is_ready(url: str, token: str, workers: set[int]) -> bool:
     """Say whether web answers and these processes are online as workers."""
-    if _answer(url, "/healthz", token) is None:
+    if answer(url, "/healthz", token) is None:
         return False
-    answer = _answer(url, "/api/v1/workers", token)
-    if not isinstance(answer, dict):
+    told = answer(url, "/api/v1/workers", token)
+    if not isinstance(told, dict):
         return False
-    online = {worker.get("pid") for worker in answer.get("workers", []) if worker.get("online", True)}
+    online = {worker.get("pid") for worker in told.get("workers", []) if worker.get("online", True)}
     return workers <= online
 
 
-def _answer(url: str, path: str, token: str) -> Any:
+def answer(url: str, path: str, token: str = "") -> Any:
     """Return what a GET answers: JSON where it is JSON, text otherwise, None when it fails."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=5)
     try:

@@ -31,7 +31,9 @@ PATIENCE_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Ctrl-C, SIGTERM, or the terminal is gone."""
+    """Ctrl-C, SIGTERM, or the terminal is gone: the signal says which."""
+
+    number: int
 
 
 Event: TypeAlias = Stop | Prepared | Ready | Ended | Changed
@@ -49,7 +51,7 @@ def supervise(plan: Plan) -> None:
         allowed_hosts(plan.settings)
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: events.put(Stop()))
+        signal.signal(number, lambda number, _: events.put(Stop(number)))
     with taken(plan.settings, plan.command) as settings:
         Supervisor(replace(plan, settings=settings), events).run()
 
@@ -70,7 +72,7 @@ class Supervisor:
         self._changes: Changes | None = None
         self._ticket = self._example = ""
         self._trouble = ""
-        self._was_ready = self._reloading = self._changed_again = False
+        self._was_ready = self._reloading = self._changed_again = self._interrupted = False
         self._stopping_at: float | None = None
         self._told_to_wait = False
 
@@ -94,6 +96,7 @@ class Supervisor:
     def _take(self, event: Event) -> None:
         match event:
             case Stop():
+                self._interrupted |= event.number == signal.SIGINT
                 self._stop()
             case Prepared():
                 self._prepared(event)
@@ -253,12 +256,15 @@ class Supervisor:
             self._watch.begin(self._workers)
         if self._stopping_at is not None and not self._told_to_wait and now >= self._stopping_at + PATIENCE_SECONDS:
             self._told_to_wait = True
-            self._screen.say(self._waiting_for())
+            names = [process.name for process in self._processes if process.pid]
+            self._screen.say(waiting_for(names, self._plan, self._interrupted))
 
-    def _waiting_for(self) -> str:
-        names = ", ".join(process.name for process in self._processes if process.pid)
-        longest = max((process.command.grace for process in self._processes if process.pid), default=0)
-        return f"Waiting for {names}: running jobs get {longest:.0f} s at most. Ctrl-C again stops at once"
+
+def waiting_for(names: list[str], plan: Plan, interrupted: bool) -> str:
+    """Return whom a stop waits for, how long, and what ends the waiting."""
+    works = any(node.name in names for node in plan.nodes)
+    limit = f": running jobs get {plan.settings.shutdown_seconds:g} s at most" if works else ""
+    return f"Waiting for {', '.join(names)}{limit}. Ctrl-C {'again ' if interrupted else ''}stops at once"
 
 
 def _how(code: int) -> str:

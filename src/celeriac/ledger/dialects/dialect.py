@@ -56,6 +56,10 @@ class Dialect(Protocol):
         """What is read with: sees what was committed, waits for nobody."""
 
     @property
+    def snapshot(self) -> Engine:
+        """As `reader`; all statements of a connection see the same moment."""
+
+    @property
     def shared(self) -> bool:
         """Whether several threads and processes may write at once."""
 
@@ -72,6 +76,9 @@ class Dialect(Protocol):
 
     def begin(self, driver: Any) -> None:
         """Prepare a transaction of ours that has just begun."""
+
+    def in_transaction(self, driver: Any) -> bool:
+        """Say whether what a caller's connection does now is, or begins, a transaction."""
 
     def is_broken(self, driver: Any) -> bool:
         """Say whether a connection of the driver is of no use any more."""
@@ -90,7 +97,7 @@ def full() -> LedgerFull:
 
 def unavailable(why: object) -> LedgerUnavailable:
     """Return the error of a database that cannot be used now."""
-    told = " ".join(str(why).split())[:500]
+    told = " ".join(str(why).split())[:500].rstrip(" .,:;?!")
     return LedgerUnavailable(f"The ledger cannot be used now: {told}. Nothing was accepted.")
 
 

@@ -8,6 +8,7 @@ import select
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import namedtuple_row
 from sqlalchemy import create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError
@@ -23,7 +24,8 @@ CONNECT_SECONDS = 5
 # Whatever we ask goes along an index. Without statistics (a young table, a queue that empties and fills) the
 # planner reads whole tables instead, and a finish took 345 µs a job; so it took 100.
 PLANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
-AGAIN = {"40001", "40P01", "55P03"}  # serialization failure, deadlock, lock not available
+# Serialization failure, deadlock, lock not available; a plan or a prepared statement that a migration made void.
+AGAIN = {"40001", "40P01", "55P03", "0A000", "26000"}
 FULL = {"53100"}
 # Classes of SQLSTATE: connection, resources, object state, operator's intervention, system, read-only transaction.
 UNAVAILABLE = ("08", "53", "55", "57", "58", "25006", "25P03", "28", "3D", "XX")
@@ -55,6 +57,7 @@ class Postgres:
             connect_args=arguments, skip_autocommit_rollback=True,
         )  # fmt: skip
         self.reader = self.writer.execution_options(isolation_level="AUTOCOMMIT")
+        self.snapshot = self.writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         event.listen(self.writer, "checkout", _check)
         self.turn = contextlib.nullcontext()
 
@@ -69,6 +72,10 @@ class Postgres:
         if self._through_bouncer:
             settings = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in PLANS.items())
             driver.execute(f"SELECT {settings}")
+
+    def in_transaction(self, driver: Any) -> bool:
+        """Say whether a transaction has begun, or the driver begins one with the next statement."""
+        return not driver.autocommit or driver.info.transaction_status == TransactionStatus.INTRANS
 
     def is_broken(self, driver: Any) -> bool:
         """Say whether the server has gone from this connection."""

@@ -21,8 +21,10 @@ from sqlalchemy.pool import NullPool, QueuePool
 from celeriac.errors import CeleriacError
 from celeriac.ledger.dialects.dialect import Rows, driver_within, full, unavailable
 
+# How long a program that is not ours may hold the write lock before ours are refused; ours take turns.
+BUSY_SECONDS = 5
 UNAVAILABLE = (
-    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT,
 )  # fmt: skip
 
@@ -35,9 +37,13 @@ class SQLite:
 
     def __init__(self, url: str) -> None:
         # isolation_level=None: the BEGIN below is the only one.
-        arguments = {"check_same_thread": False, "timeout": 30, "isolation_level": None, "cached_statements": 512}
+        arguments = {
+            "check_same_thread": False, "timeout": BUSY_SECONDS, "isolation_level": None, "cached_statements": 512,
+        }  # fmt: skip
         self.writer = create_engine(url, poolclass=NullPool, connect_args=arguments)
-        self.reader = create_engine(url, poolclass=QueuePool, pool_size=8, max_overflow=24, connect_args=arguments)
+        self.reader = self.snapshot = create_engine(
+            url, poolclass=QueuePool, pool_size=8, max_overflow=24, connect_args=arguments
+        )
         for engine, begin in ((self.writer, "BEGIN IMMEDIATE"), (self.reader, "BEGIN")):
             event.listen(engine, "connect", _prepare)
             event.listen(engine, "begin", _begin_with(begin))
@@ -63,6 +69,11 @@ class SQLite:
     def begin(self, driver: Any) -> None:
         """Do nothing: see `_begin_with`."""
 
+    def in_transaction(self, driver: Any) -> bool:
+        """Say whether a transaction has begun, or the driver begins one with the first write."""
+        begins = driver.isolation_level is not None and getattr(driver, "autocommit", False) is not True
+        return driver.in_transaction or begins
+
     def is_broken(self, driver: Any) -> bool:
         """Say no: a file does not go away."""
         return False
@@ -83,6 +94,8 @@ class SQLite:
         primary = code & 0xFF if code is not None else None
         if primary == sqlite3.SQLITE_FULL:
             return full()
+        if primary == sqlite3.SQLITE_BUSY:
+            return unavailable(f"another program has been writing to its file for {BUSY_SECONDS} s")
         gone = isinstance(error, DBAPIError) and error.connection_invalidated
         return unavailable(cause) if primary in UNAVAILABLE or gone else error
 
@@ -112,6 +125,8 @@ class Turn:
         return self._owner == threading.get_ident()
 
     def __enter__(self) -> None:
+        if self.mine:  # also a finalizer that runs in the midst of it; waiting would be for ever
+            raise RuntimeError("This thread is writing to the ledger already: a transaction cannot hold another.")
         self._thread.acquire()
         self._owner = threading.get_ident()
         if self._path is not None:

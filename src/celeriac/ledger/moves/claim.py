@@ -26,6 +26,8 @@ _CLAIM = Sql(
 )
 _MESSAGES = Sql("SELECT job, headers, properties, body FROM payloads WHERE job IN ({each_int})")
 
+_NONE = Message("{}", "{}", "")  # cannot be read: such a job fails, and never holds up its queue
+
 
 def claim(tx: Transaction, requests: Sequence[ClaimRequest]) -> list[list[Claimed] | Exception]:
     """Give each request up to `limit` jobs, best first: by priority, then by age.
@@ -56,6 +58,6 @@ def _claim(tx: Transaction, request: ClaimRequest) -> list[Claimed]:
         tx.count(State.QUEUED, row.queue, row.task, -1)
         tx.count(State.RUNNING, row.queue, row.task, 1)
     return [
-        Claimed(row.key, row.id, row.task, row.queue, row.owner, row.attempt, row.deaths, messages[row.key])
+        Claimed(row.key, row.id, row.task, row.queue, row.owner, row.attempt, row.deaths, messages.get(row.key, _NONE))
         for row in taken
     ]

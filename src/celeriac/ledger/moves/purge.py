@@ -10,7 +10,7 @@ from celeriac.states import WAITING
 
 _WAITING = Sql(
     "SELECT key, id, state, queue, task, number, chord, group_index FROM jobs {by[jobs_kind]}"
-    " WHERE state = :state AND queue = :queue LIMIT :most {lock_row}"
+    " WHERE state = :state AND queue = :queue AND observed = 0 LIMIT :most {lock_row}"
 )
 
 

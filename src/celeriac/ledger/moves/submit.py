@@ -58,9 +58,10 @@ def submit(tx: Transaction, submissions: Sequence[Submission]) -> list[Receipt |
     if keyed:
         _replay(tx, submissions, keyed, answers)
     fresh = [place for place, answer in enumerate(answers) if answer is None and place not in repeats]
-    twins = unique.stand(tx, submissions, answers, fresh)
+    now = clock.micros()
+    twins = unique.stand(tx, submissions, answers, fresh, now)
     fresh = [place for place in fresh if answers[place] is None and place not in twins]
-    receipts = _insert(tx, [submissions[place] for place in fresh])
+    receipts = _insert(tx, [submissions[place] for place in fresh], now)
     for place, receipt in zip(fresh, receipts, strict=True):
         answers[place] = receipt
     for place, first in twins.items():
@@ -121,18 +122,14 @@ def _replayed(again: Submission, first: Submission, answer: Receipt | Exception 
     return answer or JobExists(first.id)
 
 
-def _insert(tx: Transaction, submissions: Sequence[Submission]) -> list[Receipt | Exception]:
+def _insert(tx: Transaction, submissions: Sequence[Submission], now: int) -> list[Receipt | Exception]:
     if not submissions:
         return []
-    now = clock.micros()
-    rows, payloads = [], []
-    for submission in submissions:
-        row = _row(submission, now)
-        rows.append(row)
+    rows, payloads = [_row(submission, now) for submission in submissions], []
     keys: dict[str, int] = {row.id: row.key for row in tx.run(_INSERT_JOBS, rows=rows)}
     known = [submission for submission in submissions if submission.id not in keys]
     revived = revive(tx, known, now) if known else {}
-    tags, keyless = [], []
+    tags, refused = [], []
     answers: list[Receipt | Exception] = []
     taken = set()
     for submission, row in zip(submissions, rows, strict=True):
@@ -143,8 +140,7 @@ def _insert(tx: Transaction, submissions: Sequence[Submission]) -> list[Receipt 
         if key is None or submission.id in taken:
             exists = Receipt(submission.id, 0, State(row["state"]), now) if submission.existing_ok else None
             answers.append(exists or JobExists(submission.id))
-            if submission.idempotency_key is not None:
-                keyless.append(submission.id)
+            refused.append(submission)
             continue
         taken.add(submission.id)
         answers.append(Receipt(submission.id, key, State(row["state"]), now))
@@ -155,9 +151,17 @@ def _insert(tx: Transaction, submissions: Sequence[Submission]) -> list[Receipt 
         tx.run(_INSERT_PAYLOADS, rows=payloads)
     if tags:
         tx.run(_INSERT_TAGS, rows=tags)
-    if keyless:
-        tx.run(_DROP_KEYS, each=keyless)
+    if refused:
+        _drop_keys(tx, refused, now)
     return answers
+
+
+def _drop_keys(tx: Transaction, refused: Sequence[Submission], now: int) -> None:
+    """Let no key stand for a job that was not accepted."""
+    keyed = [submission.id for submission in refused if submission.idempotency_key is not None]
+    if keyed:
+        tx.run(_DROP_KEYS, each=keyed)
+    unique.drop(tx, refused, now)
 
 
 def _row(submission: Submission, now: int) -> dict[str, Any]:

@@ -8,7 +8,6 @@ until it is known what became of the first.
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from celeriac import clock
 from celeriac.jobs import Receipt, Submission
 from celeriac.ledger.sql import Insert, Sql
 from celeriac.ledger.store import Transaction
@@ -23,10 +22,16 @@ _TAKE = Insert(
     "ON CONFLICT (owner, task, key) DO UPDATE SET job = unique_keys.job RETURNING owner, task, key, job, until",
     **_COLUMNS,
 )
-_STANDING = Sql("SELECT key, id, state, created_at FROM jobs WHERE id IN ({each})")
+# The owner's own; its task may be another one by now, when it goes on as what it was replaced by.
+_STANDING = Sql("SELECT key, id, owner, state, created_at FROM jobs WHERE id IN ({each})")
 _TAKE_OVER = Sql(
     "UPDATE unique_keys SET job = v.job, until = v.until FROM {rows}"
     " WHERE unique_keys.owner = v.owner AND unique_keys.task = v.task AND unique_keys.key = v.key",
+    **_COLUMNS,
+)
+_DROP = Sql(
+    "DELETE FROM unique_keys WHERE (owner, task, key, job, until) IN"
+    " (SELECT v.owner, v.task, v.key, v.job, v.until FROM {rows})",
     **_COLUMNS,
 )
 # An Idempotency-Key that came with a duplicate stands for the job that was answered.
@@ -41,6 +46,7 @@ def stand(
     submissions: Sequence[Submission],
     answers: list[Receipt | Exception | None],
     places: Sequence[int],
+    now: int,
 ) -> dict[int, int]:
     """Answer those of these places whose key stands for a job, and let the keys of the others stand for theirs.
 
@@ -55,9 +61,19 @@ def stand(
             if first != place:
                 twins[place] = first
     if firsts:
-        _answer(tx, submissions, answers, firsts)
+        _answer(tx, submissions, answers, firsts, now)
         _point(tx, submissions, answers, firsts, twins)
     return twins
+
+
+def drop(tx: Transaction, refused: Sequence[Submission], now: int) -> None:
+    """Take back the keys that `stand` entered `now` for jobs that were not accepted after all.
+
+    A key with another end is one that stood for a job of this id before, and stays.
+    """
+    rows = [_row(submission, now) for submission in refused if submission.unique is not None]
+    if rows:
+        tx.run(_DROP, rows=rows)
 
 
 def _answer(
@@ -65,8 +81,8 @@ def _answer(
     submissions: Sequence[Submission],
     answers: list[Receipt | Exception | None],
     firsts: dict[Key, int],
+    now: int,
 ) -> None:
-    now = clock.micros()
     rows = {key: _row(submissions[place], now) for key, place in sorted(firsts.items())}
     held = {
         (row.owner, row.task, row.key): row
@@ -79,7 +95,7 @@ def _answer(
     free = []
     for key, row in held.items():
         job = jobs.get(row.job)
-        if job is None or (is_final(State(job.state)) and row.until <= now):
+        if job is None or job.owner != row.owner or (is_final(State(job.state)) and row.until <= now):
             free.append(rows[key])
         else:
             answers[firsts[key]] = Receipt(job.id, job.key, State(job.state), job.created_at, duplicate=True)

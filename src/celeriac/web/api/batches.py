@@ -20,7 +20,7 @@ from celeriac.access import Principal
 from celeriac.clock import rfc3339
 from celeriac.errors import BatchNotFound, Fault, InvalidRequest, TaskNotAllowed, UnknownTask
 from celeriac.jobs import new_id
-from celeriac.ledger import batches, read
+from celeriac.ledger import batches
 from celeriac.ledger.batches import Batch, BatchReceipt, BatchSubmission
 from celeriac.web.api import PREFIX
 from celeriac.web.api.bodies import explained, parsed, read_json
@@ -118,12 +118,15 @@ class AcceptBatch:
 
     def _fresh(self, principal: Principal, asked: BatchSubmission, receipt: BatchReceipt) -> bytes:
         tasks, counts, jobs = self._site.tasks, dict[str, int](), []
+        duplicates = [one.id for one in receipt.receipts if one.duplicate]
+        known = batches.these(self._site.ledger, principal, duplicates) if duplicates else {}
         for submission, one in zip(asked.submissions, receipt.receipts, strict=True):
-            if one.duplicate:
-                jobs.append(job_shape(read.job(self._site.ledger, principal, one.id), tasks))
-                continue
-            counts[one.state] = counts.get(one.state, 0) + 1
-            jobs.append(fresh_shape(submission, one, tasks))
+            if one.id in known:
+                jobs.append(job_shape(known[one.id], tasks))
+            else:
+                jobs.append(fresh_shape(submission, one, tasks))
+            if not one.duplicate:
+                counts[one.state] = counts.get(one.state, 0) + 1
         made = Batch(receipt.id, asked.owner, sum(counts.values()), counts, receipt.created_at)
         return _encode(BatchJobs(_shape(made), jobs))
 

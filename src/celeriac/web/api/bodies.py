@@ -7,9 +7,11 @@ field by field, to say everything that is wrong with it.
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import Iterator
-from typing import Any, TypeVar, get_type_hints
+from enum import Enum
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from starlette.types import Message, Receive, Scope
@@ -52,13 +54,13 @@ class Disconnected(CeleriacError):
     code, status, title = "disconnected", 400, "The client went away"
 
 
-async def read_json(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """Return the body of a request that is declared as JSON.
+async def read_json(scope: Scope, receive: Receive, limit: int, *, may_be_empty: bool = False) -> bytes:
+    """Return the body of a request that is declared as JSON; one that may be empty needs no declaration then.
 
     Raises:
-        UnsupportedMediaType, UnsupportedEncoding, BodyTooLarge, BodyTimeout.
+        UnsupportedMediaType, UnsupportedEncoding, BodyTooLarge, BodyTimeout, InvalidRequest: with two Idempotency-Keys.
     """
-    declared, encoding, length = "", "", 0
+    declared, encoding, length, keys = "", "", 0, 0
     for name, value in scope["headers"]:
         if name == b"content-type":
             declared = str(value, "latin-1")
@@ -66,6 +68,12 @@ async def read_json(scope: Scope, receive: Receive, limit: int) -> bytes:
             length = int(value) if value.isdigit() else 0
         elif name == b"content-encoding":
             encoding = str(value, "latin-1")
+        elif name == b"idempotency-key":
+            keys += 1
+    if keys > 1:
+        raise InvalidRequest.of([Fault("Idempotency-Key", "is given twice")])
+    if may_be_empty and not declared and not length and not await _read(receive, limit):
+        return b""
     if declared != "application/json":
         _check_type(declared)
     if encoding not in ("", "identity"):
@@ -152,19 +160,19 @@ def explain(body: bytes, shape: type[msgspec.Struct]) -> tuple[dict[str, Any], l
     return explained(parsed(body), shape)
 
 
-def explained(document: Any, shape: type[msgspec.Struct]) -> tuple[dict[str, Any], list[Fault]]:
-    """Look closely at a parsed body, as `explain` does."""
+def explained(document: Any, shape: type[msgspec.Struct], at: str = "") -> tuple[dict[str, Any], list[Fault]]:
+    """Look closely at a parsed body, or at the part of it at a path, as `explain` does."""
     if not isinstance(document, dict):
-        return {}, [Fault("", "must be an object")]
+        return {}, [Fault(at, "must be an object")]
     kinds = get_type_hints(shape, include_extras=True)
     required = {field.name for field in msgspec.structs.fields(shape) if field.required}
-    faults = [Fault(f"/{name}", "is missing") for name in sorted(required - document.keys())]
+    faults = [Fault(f"{at}/{name}", "is missing") for name in sorted(required - document.keys())]
     good = {}
     for name, value in document.items():
         if name not in kinds:
-            faults.append(Fault(f"/{name}", f"is not a field here; the fields are {', '.join(kinds)}"))
+            faults.append(Fault(f"{at}/{name}", f"is not a field here; the fields are {', '.join(kinds)}"))
             continue
-        wrong = list(_half_characters(value, f"/{name}")) or _misfits(value, kinds[name], f"/{name}")
+        wrong = list(_unkept(value, f"{at}/{name}")) or _misfits(value, kinds[name], f"{at}/{name}")
         faults += wrong
         if not wrong:
             good[name] = msgspec.Raw(json.dumps(value).encode()) if kinds[name] is msgspec.Raw else value
@@ -182,43 +190,61 @@ def parsed(body: bytes) -> Any:
         raise NotJson(f"The body is not JSON: {what} at line {error.lineno}, column {error.colno}.") from None
     except RecursionError:
         raise NotJson("The body is not JSON that can be read: it is nested too deeply.") from None
-    except ValueError as error:
-        raise NotJson(f"The body is not JSON that can be read: {error}") from None
+    except ValueError:
+        raise NotJson("The body is not JSON that can be read: a number in it has too many digits.") from None
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON. Send null or a text instead.")
+    raise NotJson(f"The body is not JSON that can be read: {constant} is not JSON. Send null or a text instead.")
 
 
-def _half_characters(value: Any, path: str) -> Iterator[Fault]:
-    """Find texts with half of a surrogate pair: JSON can spell it, UTF-8 cannot."""
+def _unkept(value: Any, path: str) -> Iterator[Fault]:
+    """Find what JSON can spell and nobody can keep: numbers without end, and half of a surrogate pair."""
+    if isinstance(value, float) and math.isinf(value):
+        yield Fault(path, "is a number that is too large")
     if isinstance(value, str):
         if _HALF.search(value):
             yield Fault(path, "holds half of a surrogate pair (such as \\ud800), which is not a character")
     elif isinstance(value, list):
         for place, item in enumerate(value):
-            yield from _half_characters(item, f"{path}/{place}")
+            yield from _unkept(item, f"{path}/{place}")
     elif isinstance(value, dict):
         for name, item in value.items():
-            yield from _half_characters(name, path)
-            yield from _half_characters(item, f"{path}/{name}")
+            yield from _unkept(name, path)
+            yield from _unkept(item, f"{path}/{name}")
 
 
 def _misfits(value: Any, kind: Any, path: str) -> list[Fault]:
     if kind is msgspec.Raw:
         return []
+    inner = _within(kind, msgspec.Struct)
+    if inner is not None and isinstance(value, dict):
+        return explained(value, inner, path)[1]
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         told = str(error)
+        if told.startswith("Invalid enum value"):
+            names = ", ".join(str(each.value) for each in _within(kind, Enum) or ())
+            return [Fault(path, f"must be one of {names}, not {str(value)[:40]!r}")]
         place = _PLACE.search(told)
         inner = "".join(f"/{index or name}" for index, name in _INDEX.findall(place[1])) if place else ""
         return [Fault(path + inner, _sentence(_PLACE.sub("", told)))]
     return []
 
 
+def _within(kind: Any, sort: type) -> Any:
+    """Return the class of this sort that a type is or allows, or None."""
+    if isinstance(kind, type) and issubclass(kind, sort):
+        return kind
+    parts = () if get_origin(kind) is list else get_args(kind)
+    return next((found for part in parts if (found := _within(part, sort))), None)
+
+
 def _sentence(told: str) -> str:
     for word, name in _WORDS.items():
         told = told.replace(f"`{word}`", name)
     told = told.replace("`", "").replace(" | ", " or ").replace(", got ", ", not ")
-    return "must be " + told.removeprefix("Expected ")
+    for sign, words in ((" >= ", " at least "), (" <= ", " at most "), (" > ", " more than ")):
+        told = told.replace(sign, words)
+    return "must be " + told.removeprefix("Expected ").removesuffix(".0")

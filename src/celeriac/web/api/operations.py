@@ -22,7 +22,7 @@ from celeriac.ledger.operations import Kind, Operation, Wanted
 from celeriac.web.api import PREFIX
 from celeriac.web.api.bodies import read_shape
 from celeriac.web.api.jobs import answer, is_id
-from celeriac.web.api.queries import JobFilter, NoQuery, PageQuery
+from celeriac.web.api.queries import JobFilter, NoQuery, OperationsQuery
 from celeriac.web.problems import faults_of
 from celeriac.web.site import caller, site
 
@@ -74,7 +74,7 @@ async def retry_all(request: Request, query: Annotated[NoQuery, Query()]) -> Res
     return await _begin(request, Kind.RETRY)
 
 
-def all_operations(request: Request, query: Annotated[PageQuery, Query()]) -> Response:
+def all_operations(request: Request, query: Annotated[OperationsQuery, Query()]) -> Response:
     """List operations, newest first."""
     found, after = operations.page(site(request).ledger, caller(request), query.after, query.limit)
     return answer(OperationPage([_shape(operation) for operation in found], after))

@@ -4,10 +4,22 @@ Several values of one kind are separated by commas. What is unknown or wrong is 
 all of it. FastAPI documents the same models in the OpenAPI document.
 """
 
+import re
+from collections import Counter
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+    field_validator,
+)
+from starlette.requests import Request
 
+from celeriac.errors import Fault, InvalidRequest
 from celeriac.jobs import Filter
 from celeriac.states import State
 from celeriac.web.api.moments import moment
@@ -16,6 +28,7 @@ LIMIT = 50
 LIMIT_MAX = 500
 NUMBER_MAX = 2**53
 MINUTES_MAX = 1440
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def _split(value: Any) -> Any:
@@ -82,6 +95,17 @@ class PageQuery(BaseModel):
     limit: int = Field(LIMIT, ge=1, le=LIMIT_MAX, description="How many at most; a page may hold fewer.")
 
 
+class OperationsQuery(PageQuery):
+    """Which page of the operations; a cursor is the id of one."""
+
+    @field_validator("after")
+    @classmethod
+    def _is_id(cls, after: str | None) -> str | None:
+        if after is not None and not _ID.fullmatch(after):
+            raise ValueError(f"{after[:40]!r} is not a cursor that a list gave out")
+        return after
+
+
 class JobsQuery(JobFilter, PageQuery):
     """Which jobs to list."""
 
@@ -118,3 +142,13 @@ class NoQuery(BaseModel):
     """A route that takes no values."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+_SEVERAL = {name for name, field in JobFilter.model_fields.items() if field.default == []}
+
+
+async def no_repeats(request: Request) -> None:
+    """Refuse a value that is given twice where there can be one. Raises InvalidRequest."""
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    if twice := [name for name, times in given.items() if times > 1 and name not in _SEVERAL]:
+        raise InvalidRequest.of(Fault(f"/{name}", "is given twice") for name in twice)

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import msgspec
 
 from celeriac import clock
-from celeriac.access import Principal
+from celeriac.access import Permission, Principal
 from celeriac.app import JobRequest, Tasks
+from celeriac.app.signature import unkept
 from celeriac.errors import CeleriacError, Fault, InvalidArguments, InvalidRequest, TaskNotAllowed, UnknownTask
 from celeriac.jobs import Submission, Unique
 from celeriac.web.api.moments import FAR, future
@@ -83,7 +84,13 @@ def submission_of(
         try:
             _checked(tasks, request, principal)
         except (InvalidRequest, UnknownTask) as error:
-            faults += error.faults
+            known = {fault.path for fault in faults}
+            blind = any(path.startswith("/args") for path in known)  # what is wrong there was not looked at as a whole
+            faults += (
+                fault
+                for fault in error.faults
+                if fault.path not in known and not (blind and fault.path.startswith("/args"))
+            )
     raise InvalidRequest.of(faults)
 
 
@@ -96,10 +103,12 @@ def check_key(key: str, faults: list[Fault]) -> None:
 def _checked(tasks: Tasks, request: JobRequest, principal: Principal) -> Submission:
     try:
         return tasks.submission(request, principal.owner)
+    except UnknownTask as error:
+        raise error if principal.may(Permission.SYSTEM_READ) else UnknownTask(request.task) from None
     except CeleriacError:
         raise
     except (msgspec.MsgspecError, RecursionError, UnicodeError, ValueError, OverflowError) as error:
-        raise InvalidArguments.of([Fault("/args", f"cannot be kept: {error}")]) from None
+        raise InvalidArguments.of([Fault("/args", unkept(error))]) from None
 
 
 def _request(asked: JobBody, faults: list[Fault]) -> JobRequest:

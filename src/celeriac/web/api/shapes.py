@@ -139,7 +139,9 @@ class TaskPage(msgspec.Struct):
 
 def job_shape(job: Job, tasks: Tasks) -> JobShape:
     """Return a job as the API shows it: whole if it was read whole, else with previews."""
-    args = job.args if job.message is None else tasks.arguments(job.task, job.message).decode("utf-8", "surrogatepass")
+    args = job.args
+    if job.message is not None:
+        args = tasks.arguments(job.task, job.message, args).decode("utf-8", "surrogatepass")
     return JobShape(
         id=job.id, task=job.task, state=job.state, queue=job.queue, priority=job.priority, args=plain(args),
         result=plain(job.result), error=_error(job.failure), progress=_progress(job.progress), attempt=job.attempt,
@@ -154,7 +156,7 @@ def job_shape(job: Job, tasks: Tasks) -> JobShape:
 
 def fresh_shape(submission: Submission, receipt: Receipt, tasks: Tasks) -> JobShape:
     """Return a job that was accepted just now, without reading it back; equal to what a read would show."""
-    args = tasks.arguments(submission.task, submission.message).decode()
+    args = tasks.arguments(submission.task, submission.message, submission.args).decode()
     return JobShape(
         id=receipt.id, task=submission.task, state=receipt.state, queue=submission.queue, priority=submission.priority,
         args=plain(args), result=NULL, error=None, progress=None, attempt=0, max_attempts=submission.max_attempts,

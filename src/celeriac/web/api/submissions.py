@@ -38,12 +38,15 @@ def routes(site: Site) -> list[BaseRoute]:
 class Accept:
     """Answers 202 with the job after the commit, and not before."""
 
+    may_be_empty = False  # whether no body at all says something
+
     def __init__(self, site: Site) -> None:
         self._site = site
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        body = await read_json(scope, receive, self._site.settings.max_body_bytes)
+        limit = self._site.settings.max_body_bytes
+        body = await read_json(scope, receive, limit, may_be_empty=self.may_be_empty)
         principal: Principal = scope["principal"]
         large = len(body) > LARGE_BODY
         if large:

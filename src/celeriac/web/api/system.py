@@ -58,8 +58,9 @@ def workers(request: Request, query: Annotated[NoQuery, Query()]) -> Response:
 
 
 def tasks(request: Request, query: Annotated[NoQuery, Query()]) -> Response:
-    """List the tasks that can be submitted, with the JSON schema of their arguments."""
-    return answer(TaskPage([task_shape(task) for task in site(request).tasks.infos]))
+    """List the tasks that you can submit, with the JSON schema of their arguments."""
+    may_run = caller(request).may_run
+    return answer(TaskPage([task_shape(task) for task in site(request).tasks.infos if may_run(task.name)]))
 
 
 def figures(request: Request, query: Annotated[StatsQuery, Query()]) -> Response:

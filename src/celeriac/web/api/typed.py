@@ -42,6 +42,8 @@ def routes(site: Site) -> list[BaseRoute]:
 class AcceptTyped(Accept):
     """Answers like `POST /jobs`."""
 
+    may_be_empty = True
+
     def submission(self, scope: Scope, body: bytes, principal: Principal) -> Submission:
         """Return what the request asks for. Raises TaskNotAllowed, UnknownTask, InvalidRequest, NotJson."""
         query, task, key = scope["query_string"], scope["path_params"]["task"], header(scope, b"idempotency-key")

@@ -4,6 +4,8 @@ A folder of pages has an `index.html`, shown at `/`; its other files are at `/de
 page needs no login to load, since it holds no secret: what it shows it asks the API for.
 """
 
+import json
+import shlex
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -13,7 +15,10 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from celeriac.errors import CannotStart
+from celeriac.settings import Settings
+from celeriac.web.hosts import is_loopback
 from celeriac.web.pages import STATIC, page
+from celeriac.web.pages.samples import sample
 from celeriac.web.sessions import Sessions
 from celeriac.web.site import Site
 
@@ -46,12 +51,19 @@ class Files(StaticFiles):
         return response
 
 
+def token_file(settings: Settings) -> str:
+    """Return where `dev` and `demo` keep their token: where really, if only this machine can read it."""
+    private = is_loopback(settings.host) and not settings.allowed_hosts
+    return shlex.quote(str(settings.token_path.absolute())) if private else ".celeriac/token"
+
+
 def _small(site: Site, sessions: Sessions) -> Callable[[Request], Awaitable[Response]]:
     async def home(request: Request) -> Response:
-        tasks = site.tasks.names
+        info = next(iter(site.tasks.infos), None)
+        body = {"task": info.name, "args": sample(info.schema)} if info else {"task": "my-task", "args": {}}
         return page(
-            "home.html", address=str(request.base_url).rstrip("/"), task=tasks[0] if tasks else "my-task",
-            logged_in=sessions.is_open(request),
+            "home.html", address=str(request.base_url).rstrip("/"), body=shlex.quote(json.dumps(body)),
+            token=token_file(site.settings), logged_in=sessions.is_open(request),
         )  # fmt: skip
 
     return home

@@ -1,0 +1,74 @@
+"""Waiting for a result: an end whose announcement was lost is found, whatever else is announced meanwhile."""
+
+from collections.abc import Iterator
+
+import pytest
+from conformance.moves import accept
+from databases import on_sqlite
+
+from celeriac import Celeriac
+from celeriac.access import SYSTEM
+from celeriac.broker import News
+from celeriac.broker import announcer as announcer_of
+from celeriac.ledger import Asked, Ledger, cancel
+from celeriac.worker.backend import ResultConsumer
+
+pytestmark = on_sqlite  # announcements arrive at once
+
+
+@pytest.fixture
+def app(ledger: Ledger, tmp_path, monkeypatch) -> Iterator[Celeriac]:
+    monkeypatch.setenv("CELERIAC_HOME", str(tmp_path))
+    monkeypatch.setenv("CELERIAC_DATABASE_URL", ledger.url)
+    made = Celeriac("waits", set_as_current=False)
+    yield made
+    made.backend.result_consumer.stop()
+    made.ledger.close()
+
+
+@pytest.fixture
+def consumer(app: Celeriac, fake_clock) -> ResultConsumer:
+    """One that has looked at everything just now."""
+    made = app.backend.result_consumer
+    made.start("")
+    made._listener.poke()
+    made.drain_events()
+    return made
+
+
+def end_unheard(ledger: Ledger, app: Celeriac):
+    """A result that somebody waits for, and that has ended without an announcement."""
+    result = app.AsyncResult(accept(ledger))
+    app.backend.add_pending_result(result)
+    ledger.do(cancel, Asked(SYSTEM, result.id))  # this ledger is not wired to announce
+    return result
+
+
+def settled(app: Celeriac, result) -> bool:
+    return result._cache is not None
+
+
+def announce_another(ledger: Ledger) -> None:
+    announcer = announcer_of(ledger.url)
+    announcer.announce(News(ends={"another": 4}))
+    announcer.close()
+
+
+def test_a_lost_announcement_is_made_up_for_while_others_keep_coming(consumer, ledger, app, fake_clock):
+    result = end_unheard(ledger, app)
+    announce_another(ledger)
+    consumer.drain_events()
+    assert not settled(app, result)
+
+    fake_clock.advance(1.1)
+    announce_another(ledger)
+    consumer.drain_events()
+    assert settled(app, result)
+
+
+def test_empty_news_mean_to_look_at_everything(consumer, ledger, app):
+    result = end_unheard(ledger, app)
+    consumer._listener.poke()
+    consumer.drain_events()
+
+    assert settled(app, result)
