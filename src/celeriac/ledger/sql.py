@@ -69,7 +69,7 @@ class Sql:
     def _rows(self, dialect: str) -> str:
         if dialect == "postgresql":
             columns = ", ".join(f"{name} {_POSTGRES[kind]}" for name, kind in self._columns.items())
-            return f"jsonb_to_recordset(CAST(:rows AS jsonb)) AS v({columns})"
+            return f"json_to_recordset(CAST(:rows AS json)) AS v({columns})"
         columns = ", ".join(f"value->>'{name}' AS {name}" for name in self._columns)
         return f"(SELECT {columns} FROM json_each(:rows)) AS v"
 
@@ -124,8 +124,8 @@ _WORDS = {
     },
     "postgresql": {
         "by_key": "",
-        "each": "SELECT jsonb_array_elements_text(CAST(:each AS jsonb))",
-        "each_int": "SELECT CAST(x AS bigint) FROM jsonb_array_elements_text(CAST(:each AS jsonb)) AS x",
+        "each": "SELECT json_array_elements_text(CAST(:each AS json))",
+        "each_int": "SELECT CAST(x AS bigint) FROM json_array_elements_text(CAST(:each AS json)) AS x",
         "lock": "ORDER BY jobs.key FOR UPDATE OF jobs",
         "lock_row": "FOR UPDATE",
         "skip_locked": "FOR UPDATE SKIP LOCKED",
