@@ -12,7 +12,7 @@ from celeriac.ledger import nodes
 from web.house import House, house
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="session", autouse=True)  # before `shared`, which lasts as long
 def no_shared_tasks() -> Iterator[None]:
     """Keep what other tests share with every app (`@shared_task`) out of the apps made here."""
     kept = _state._on_app_finalizers
