@@ -3,6 +3,7 @@
 `ledger` is parametrised by the databases of DATABASES; what holds on one must hold on all.
 """
 
+import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ from celeriac import clock
 from celeriac.ledger import Ledger, migrations
 
 DEADLINE_SECONDS = 30.0
+# A session opens many ledgers, listeners and processes; some systems allow 1,024 descriptors unless asked.
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 # Faster than TRUNCATE, which makes new files for every table and index.
 EMPTY = """
 DO $$ DECLARE name text; BEGIN

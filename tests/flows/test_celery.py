@@ -159,6 +159,7 @@ def test_task_events_reach_a_listener(client, house):
         for _ in capture:
             if seen:
                 break
+        capture.close()  # or it would leave its mailbox whenever it is collected
     client.app.control.disable_events()
     assert seen[0]["result"] == "10"
 

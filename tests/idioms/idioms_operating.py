@@ -111,6 +111,7 @@ def _(here):
         end = time.monotonic() + SECONDS
         while not wanted <= set(seen) and time.monotonic() < end:
             next(listening, None)
+        listening.close()  # or it would leave its mailbox whenever it is collected
     here.app.control.disable_events(reply=True, limit=1, timeout=5)
     assert wanted <= set(seen)
 

@@ -5,9 +5,18 @@ part writes a row; losing anything it carries costs time, never work. `listen` a
 choose the way that fits the ledger's URL.
 """
 
+import select
+
 from celeriac.broker.announcements import Announcer, Ear, Listener, News
 
-__all__ = ["Announcer", "Ear", "Listener", "News", "announcer", "listen"]
+__all__ = ["Announcer", "Ear", "Listener", "News", "announcer", "listen", "wait_for_news"]
+
+
+def wait_for_news(listener: Listener, seconds: float) -> bool:
+    """Wait for news, at most so long; say whether there is any. Unlike select(), at home with any descriptor."""
+    poll = select.poll()
+    poll.register(listener.fileno(), select.POLLIN)
+    return bool(poll.poll(max(seconds, 0) * 1000))
 
 
 def listen(url: str, ear: Ear) -> Listener:

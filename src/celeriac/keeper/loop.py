@@ -5,7 +5,6 @@ lead stops the duties, never the election.
 """
 
 import logging
-import select
 import signal
 import sys
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Protocol
 from setproctitle import setproctitle
 
 from celeriac import clock
-from celeriac.broker import Ear, listen
+from celeriac.broker import Ear, listen, wait_for_news
 from celeriac.errors import CeleriacError, LedgerFull, LedgerUnavailable
 from celeriac.instance import connect
 from celeriac.keeper.due import Due
@@ -106,7 +105,7 @@ class Loop:
         return None
 
     def _wait(self, seconds: float) -> None:
-        if select.select([self._listener], [], [], seconds)[0] and any(
+        if wait_for_news(self._listener, seconds) and any(
             news.due_at is not None or not news for news in self._listener.receive()
         ):
             self._next[self._due] = self._next[self._operator] = 0.0

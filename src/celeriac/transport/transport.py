@@ -8,7 +8,6 @@ Celery's pool sends from an `on_tick` callback of its own and would let a job si
 
 import json
 import logging
-import select
 import time
 from collections import deque
 from collections.abc import Callable
@@ -19,7 +18,7 @@ import msgspec
 from kombu.transport import virtual
 
 from celeriac import clock
-from celeriac.broker import Ear, Listener, listen
+from celeriac.broker import Ear, Listener, listen, wait_for_news
 from celeriac.errors import LedgerFull, LedgerUnavailable
 from celeriac.instance import connect
 from celeriac.jobs import Claimed, Message, Submission, new_id
@@ -221,7 +220,7 @@ class Transport(virtual.Transport):
             left = LOOK_SECONDS if deadline is None else min(LOOK_SECONDS, deadline - time.monotonic())
             if left <= 0:
                 raise TimeoutError
-            heard = select.select([listener], [], [], left)[0]
+            heard = wait_for_news(listener, left)
             if self.source is None:
                 listener.receive()
             elif heard:

@@ -5,7 +5,6 @@ announcements. Inside an attempt `store_result` writes nothing: it notes the res
 attempt's box (`capture`), and the main process commits it with the outcome.
 """
 
-import select
 import threading
 from dataclasses import replace
 from typing import Any
@@ -22,7 +21,7 @@ from kombu.exceptions import EncodeError
 from celeriac import clock
 from celeriac.access import SYSTEM
 from celeriac.app import capture, capturing
-from celeriac.broker import Ear, Listener, listen
+from celeriac.broker import Ear, Listener, listen, wait_for_news
 from celeriac.errors import JobNotFound
 from celeriac.jobs import CHORD_RESULTS, Chord, ErrorCode, Failure, Job, Remark, storable
 from celeriac.ledger import forget, open_chord, read, remark
@@ -256,7 +255,7 @@ class ResultConsumer(BaseResultConsumer):
         listener = self._listener
         if listener is None:
             raise TimeoutError
-        heard = select.select([listener], [], [], min(timeout or LOOK_SECONDS, LOOK_SECONDS))[0]
+        heard = wait_for_news(listener, min(timeout or LOOK_SECONDS, LOOK_SECONDS))
         told = listener.receive() if heard else []
         ended = {id for waiting in self._pending_results for id in list(waiting)}
         now = clock.monotonic()

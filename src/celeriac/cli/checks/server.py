@@ -3,7 +3,6 @@
 Looks of `celeriac check`; with SQLite there is nothing to see here.
 """
 
-import select
 from collections.abc import Iterator
 
 from celeriac.cli.checks.database import existing
@@ -86,7 +85,7 @@ def announcements(settings: Settings) -> Found:
         return
     import psycopg
 
-    from celeriac.broker import Ear, News, announcer, listen
+    from celeriac.broker import Ear, News, announcer, listen, wait_for_news
 
     existing(settings)  # or raises the sentence, which is told already
     url = settings.announcements_url
@@ -98,10 +97,10 @@ def announcements(settings: Settings) -> Found:
         return
     ear, mouth = listen(url, Ear.HUB), announcer(url)
     try:
-        while select.select([ear], [], [], 0.2)[0]:
+        while wait_for_news(ear, 0.2):
             ear.receive()
         mouth.announce(News(ends={"celeriac-check": 1}))
-        heard = select.select([ear], [], [], PATIENCE_SECONDS)[0]
+        heard = wait_for_news(ear, PATIENCE_SECONDS)
     finally:
         mouth.close()
         ear.close()
