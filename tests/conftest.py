@@ -20,7 +20,8 @@ from celeriac.ledger import Ledger, migrations
 
 DEADLINE_SECONDS = 30.0
 # A session opens many ledgers, listeners and processes; some systems allow 1,024 descriptors unless asked.
-resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (max(_soft, 16_384 if _hard < 0 else min(_hard, 16_384)), _hard))
 # Faster than TRUNCATE, which makes new files for every table and index.
 EMPTY = """
 DO $$ DECLARE name text; BEGIN
