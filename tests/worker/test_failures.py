@@ -1,7 +1,10 @@
 """Exceptions made storable, and tracebacks that begin with the user's own code."""
 
+from pathlib import Path
+
 import celery
 
+import celeriac
 from celeriac.worker import failures
 from celeriac.worker.failures import failure_of, shortened
 
@@ -36,3 +39,9 @@ def test_an_exception_whose_str_raises_is_described():
 
     failure = failure_of(Hostile(), None, None)
     assert (failure.type.endswith("Hostile"), failure.message) == (True, "(its str() raised RuntimeError)")
+
+
+def test_the_demos_tasks_are_shown_as_a_users():
+    demo = f'  File "{Path(celeriac.__file__).parent}/demo/tasks.py", line 1, in divide\n    return x / y\n'
+
+    assert shortened(HEAD + CELERY + demo + "ZeroDivisionError\n") == HEAD + demo + "ZeroDivisionError\n"

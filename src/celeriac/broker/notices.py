@@ -13,6 +13,7 @@ import select
 import socket
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -46,7 +47,7 @@ def _connect(url: str) -> "psycopg.Connection[Any]":
     )  # fmt: skip
 
 
-class _Thread:
+class _Thread(ABC):
     """Keeps a connection and a thread that uses it, through outages, until closed."""
 
     def __init__(self, url: str, name: str) -> None:
@@ -71,11 +72,13 @@ class _Thread:
                     self._ended.wait(pause)
                     pause = min(2 * pause, _PAUSE_MOST_SECONDS)
 
+    @abstractmethod
     def _interrupted(self) -> None:
         """Take note that the connection was lost, or could not be made."""
 
+    @abstractmethod
     def _work(self, connection: "psycopg.Connection[Any]") -> None:
-        raise NotImplementedError
+        """Use the connection until closed; any error leads to another connection."""
 
 
 class NoticeListener(_Thread):
@@ -123,6 +126,9 @@ class NoticeListener(_Thread):
             self._thread.join(5)
         for end in (self._out, self._in, self._end_out, self._end_in):
             end.close()
+
+    def _interrupted(self) -> None:
+        """Do nothing: everything is looked at once the connection is back."""
 
     def _work(self, connection: "psycopg.Connection[Any]") -> None:
         connection.execute(f"LISTEN {self._channel}")

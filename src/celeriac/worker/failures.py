@@ -12,7 +12,9 @@ from kombu.exceptions import EncodeError
 
 from celeriac.jobs import ErrorCode, Failure, storable
 
-_OURS = tuple(f'  File "{Path(file).parent}/' for file in (celery.__file__, Path(__file__).parent))
+_WORKER = Path(__file__).parent
+# What runs a task; the demo's own tasks are users', too.
+_OURS = tuple(f'  File "{folder}/' for folder in (Path(celery.__file__).parent, _WORKER, _WORKER.parent / "app"))
 _HEAD = "Traceback (most recent call last):\n"
 
 
