@@ -4,21 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from celery import _state
 
 from celeriac import clock
 from celeriac.jobs import Worker, new_id
 from celeriac.ledger import nodes
 from web.house import House, house
-
-
-@pytest.fixture(scope="session", autouse=True)  # before `shared`, which lasts as long
-def no_shared_tasks() -> Iterator[None]:
-    """Keep what other tests share with every app (`@shared_task`) out of the apps made here."""
-    kept = _state._on_app_finalizers
-    _state._on_app_finalizers = set()
-    yield
-    _state._on_app_finalizers = kept
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from celery import _state
 
 from celeriac import Celeriac, clock
 from celeriac.access import Role
@@ -32,6 +33,7 @@ class House:
     """One running web process."""
 
     def __init__(self, home: Path, pages: Path | None = None, app: Celeriac = app, **settings: Any) -> None:
+        _finalize_alone(app)
         listener = bind("127.0.0.1", 0)
         self.port = listener.getsockname()[1]
         self.settings: Settings = load(home=home, port=self.port, **settings)
@@ -102,6 +104,16 @@ class House:
         for client in self._clients.values():
             client.close()
         self.ledger.close()
+
+
+def _finalize_alone(app: Celeriac) -> None:
+    """Finalize an app without what other tests share with every app (`@shared_task`)."""
+    kept = _state._on_app_finalizers
+    _state._on_app_finalizers = set()
+    try:
+        app.finalize()
+    finally:
+        _state._on_app_finalizers = kept
 
 
 @contextlib.contextmanager
