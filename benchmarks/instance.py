@@ -47,7 +47,11 @@ class Instance:
 
     def start(self, name: str, *arguments: str) -> Process:
         """Start a command that goes on."""
-        process = Process(name, [PYTHON, "-P", "-m", "celeriac", *arguments], self.home, self.environment)
+        return self.start_python(name, PYTHON, "-P", "-m", "celeriac", *arguments)
+
+    def start_python(self, name: str, *argv: str) -> Process:
+        """Start a program of the benchmark's with the instance's environment."""
+        process = Process(name, argv, self.home, self.environment)
         self.processes.append(process)
         return process
 

@@ -10,8 +10,11 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import psutil
 import psycopg
 
 from benchmarks import cpu, instance, stack
@@ -65,11 +68,19 @@ class Postgres:
         """Where it is."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
+    @cached_property
+    def _watcher(self) -> "psycopg.Connection[Any]":
+        return psycopg.connect(self.url, autocommit=True)
+
     def ask(self, question: str) -> int:
         """Return a number."""
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            row = connection.execute(question).fetchone()  # type: ignore[arg-type]
-            return int(row[0]) if row else 0
+        row = self._watcher.execute(question).fetchone()  # type: ignore[arg-type]
+        return int(row[0]) if row else 0
+
+    def watching(self) -> float:
+        """Return the CPU seconds that our own questions have cost the server."""
+        times = psutil.Process(self._watcher.info.backend_pid).cpu_times()
+        return float(times.user + times.system)
 
     def transactions(self) -> int:
         """Return how many transactions have written something."""
@@ -96,16 +107,17 @@ def celeriac() -> Iterator[Engine]:
         web, worker = ours.web(), ours.worker()
         post = request("POST", instance.JOBS, BODY, ours.token)
         yield Engine(
-            worker, process, lambda jobs: drive(ours.port, [post], 16, most=jobs).expect(202),
+            worker, Servers(postgres, process), lambda jobs: drive(ours.port, [post], 16, most=jobs).expect(202),
             lambda: postgres.ask("SELECT count(*) FROM jobs WHERE state = 'succeeded'"), lambda: ours.stop(web),
             postgres.transactions,
         )  # fmt: skip
 
 
 @contextlib.contextmanager
-def celery() -> Iterator[Engine]:
-    """Give a plain Celery worker with its results in Postgres."""
+def celery_on(broker: str = "", *nodes: Process) -> Iterator[Engine]:
+    """Give a plain Celery worker with its results in Postgres, on Redis or another broker."""
     with server() as (postgres, process), stack.stack() as theirs:
+        theirs.broker = broker or theirs.broker
         theirs.results = f"db+{postgres.url.replace('postgresql:', 'postgresql+psycopg:')}"
         worker = theirs.worker()
         theirs.submit(1)
@@ -115,24 +127,24 @@ def celery() -> Iterator[Engine]:
             return postgres.ask("SELECT count(*) FROM celery_taskmeta WHERE status = 'SUCCESS'")
 
         until(lambda: ended() == 1, "the first result")
-        yield Engine(worker, _Both(process, theirs.processes[0]), theirs.submit, lambda: ended() - 1,
-                     commits=postgres.transactions)  # fmt: skip
+        servers = Servers(postgres, process, *(nodes or theirs.processes[:1]))
+        yield Engine(worker, servers, theirs.submit, lambda: ended() - 1, commits=postgres.transactions)
 
 
-class _Both(Process):
-    """Two servers whose CPU counts together."""
+class Servers(Process):
+    """Postgres, and whatever else serves: their CPU together, without what our own questions cost."""
 
-    def __init__(self, one: Process, other: Process) -> None:
-        self._servers = one, other
+    def __init__(self, postgres: Postgres, *servers: Process) -> None:
+        self._postgres, self._servers = postgres, servers
 
     def cpu(self) -> float:
-        """Return the CPU seconds of both."""
-        return sum(server.cpu() for server in self._servers)
+        """Return the CPU seconds of all."""
+        return sum(server.cpu() for server in self._servers) - self._postgres.watching()
 
 
 def run(quick: bool) -> Result:
     """Measure both."""
     jobs = 2_000 if quick else 10_000
-    sides = {"Celeriac": cpu.side(celeriac, jobs), "Celery, Postgres results": cpu.side(celery, jobs)}
+    sides = {"Celeriac": cpu.side(celeriac, jobs), "Celery, Postgres results": cpu.side(celery_on, jobs)}
     samples = alternate(sides, 2 if quick else 3)
     return Result("postgres", TITLE, MEASURES, samples, [f"{jobs:,} jobs in each round."])

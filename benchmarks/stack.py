@@ -31,7 +31,8 @@ class Stack:
         self.processes = processes
         self.port = free_port()
         self.redis_port = free_port()
-        self.results = self.url(1)
+        self.broker, self.results = self.url(0), self.url(1)
+        self.more: dict[str, str] = {}  # what else its programs find in their environment
 
     def url(self, database: int) -> str:
         """Return the address of a database of this Redis."""
@@ -40,7 +41,7 @@ class Stack:
     @property
     def environment(self) -> dict[str, str]:
         """Where the baseline's programs find broker and results."""
-        return {"BASELINE_BROKER": self.url(0), "BASELINE_RESULTS": self.results}
+        return {"BASELINE_BROKER": self.broker, "BASELINE_RESULTS": self.results, **self.more}
 
     def redis(self) -> Process:
         """Start Redis; `answers_redis` says when it is there."""
@@ -48,11 +49,13 @@ class Stack:
                 "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]  # fmt: skip
         return self.start("redis", *argv)
 
-    def gunicorn(self, *options: str, name: str = "gunicorn", port: int = 0) -> Process:
+    def gunicorn(
+        self, *options: str, name: str = "gunicorn", port: int = 0, server: str = "benchmarks.apps.flask_server:server"
+    ) -> Process:
         """Start Flask with two workers."""
         bind = f"127.0.0.1:{port or self.port}"
         argv = ["gunicorn", "-w", "2", "-b", bind, "--log-level", "warning", *options]
-        return self.start(name, PYTHON, "-m", *argv, "benchmarks.apps.flask_server:server")
+        return self.start(name, PYTHON, "-m", *argv, server)
 
     def worker(self) -> Process:
         """Start Celery with two child processes."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import postgres
 import psycopg
 import pytest
+import servers
 from databases import DATABASES
 
 from celeriac import clock
@@ -58,6 +59,21 @@ def blank_postgres() -> Iterator[str]:
     ledger.close()
     yield url
     postgres.close()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What `make soak` can be told (tests/faults/test_runs.py)."""
+    soak = parser.getgroup("soak")
+    soak.addoption("--minutes", type=float, default=10, help="how long everything breaks on each set-up")
+    soak.addoption("--seed", type=int, default=1, help="of the sequence of troubles")
+    soak.addoption("--setups", default="", help="only these: sqlite,postgres,rabbitmq,redis")
+    soak.addoption("--reports", type=Path, help="a file for the reports of the runs, as JSON")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _brokers_end_with_the_session() -> Iterator[None]:
+    yield
+    servers.close()
 
 
 @pytest.fixture(params=DATABASES)

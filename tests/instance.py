@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import kombu.pools
+from nursery import Nursery, Process
 
 from celeriac.access.principals import SYSTEM, Role
 from celeriac.app import Tasks, connect, load_app
@@ -34,6 +35,7 @@ FAST = {
     "CELERIAC_LEADER_SECONDS": "1.5",
     "CELERIAC_CANCEL_GRACE_SECONDS": "0.7",
     "CELERIAC_SHUTDOWN_SECONDS": "3",
+    "CELERIAC_DRAIN_SECONDS": "0.3",
 }
 
 
@@ -55,17 +57,22 @@ def free_port() -> int:
 class Instance:
     """One home folder and the processes started on it."""
 
-    def __init__(self, home: Path, app: str = "jobs_for_tests:app", database_url: str = "", **environment: str) -> None:
+    def __init__(
+        self, home: Path, app: str = "jobs_for_tests:app", database_url: str = "", nursery: Nursery | None = None,
+        **environment: str,
+    ) -> None:  # fmt: skip
         self.home = home
+        self.nursery = nursery
         self.app = app
         self.port = free_port()
-        self.settings = load(home=home, port=self.port, database_url=database_url or None)
+        broker_url = environment.get("CELERIAC_BROKER_URL")
+        self.settings = load(home=home, port=self.port, database_url=database_url or None, broker_url=broker_url)
         self.environment = {
             **os.environ, **FAST, "CELERIAC_HOME": str(home), "CELERIAC_DATABASE_URL": database_url,
             "CELERIAC_PORT": str(self.port),
             "PYTHONPATH": str(TESTS), "RAN": str(home / "ran"), "PYTHONWARNINGS": "default", **environment,
         }  # fmt: skip
-        self.processes: dict[str, subprocess.Popen] = {}
+        self.processes: dict[str, subprocess.Popen | Process] = {}
         home.mkdir(exist_ok=True)
         migrations.upgrade(self.ledger)
         self.token = keys.create_token(self.ledger, "test", "tester", Role.ADMIN)
@@ -82,8 +89,14 @@ class Instance:
             timeout=30,
         )
 
-    def start(self, name: str, *arguments: str, **environment: str) -> subprocess.Popen:
+    def start(self, name: str, *arguments: str, **environment: str) -> subprocess.Popen | Process:
         """Start `celeriac <arguments>` under a name; its output goes to a file of that name in the home."""
+        if self.nursery is not None:
+            quick = self.nursery.start(
+                [*arguments], {**self.environment, **environment}, self.home, self.home / f"{name}.log"
+            )
+            self.processes[name] = quick
+            return quick
         log = open(self.home / f"{name}.log", "ab")  # noqa: SIM115 - the process owns it
         process = subprocess.Popen(
             [sys.executable, "-m", "celeriac", *arguments], cwd=self.home, stdout=log, stderr=log,
@@ -92,6 +105,15 @@ class Instance:
         log.close()
         self.processes[name] = process
         return process
+
+    def program(self, name: str, module: str, *arguments: str, **environment: str) -> Process:
+        """Start the function `main` of a module of the tests, as `start` does."""
+        assert self.nursery is not None
+        made = self.nursery.start(
+            [*arguments], {**self.environment, **environment}, self.home, self.home / f"{name}.log", module
+        )
+        self.processes[name] = made
+        return made
 
     def worker(
         self, name: str = "one", queues: str = "default", concurrency: int = 2, wait: bool = True,
@@ -103,10 +125,10 @@ class Instance:
             until(lambda: process.poll() is not None or self.online(process.pid), f"worker {name}\n{self.log(name)}")
         return process
 
-    def keeper(self, name: str = "keeper", **environment: str) -> subprocess.Popen:
+    def keeper(self, name: str = "keeper", **environment: str) -> subprocess.Popen | Process:
         return self.start(name, "keeper", **environment)
 
-    def web(self, name: str = "web", **environment: str) -> subprocess.Popen:
+    def web(self, name: str = "web", **environment: str) -> subprocess.Popen | Process:
         process = self.start(name, "web", environment.pop("app", self.app), **environment)
         until(self._answers, f"web\n{self.log(name)}")
         return process
@@ -195,7 +217,7 @@ class Instance:
 
 
 @contextlib.contextmanager
-def instance(home: Path, **options: str) -> Iterator[Instance]:
+def instance(home: Path, **options: Any) -> Iterator[Instance]:
     """Give an instance, and end everything it started."""
     made = Instance(home, **options)
     try:

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import ctypes
+import logging
 import os
 import signal
 import time
@@ -9,6 +11,7 @@ from typing import Any
 
 from celery import chain, chord, group
 from celery.exceptions import Ignore, SoftTimeLimitExceeded
+from celery.utils.log import get_task_logger
 
 from celeriac import Celeriac, current
 
@@ -90,6 +93,17 @@ def strange_text() -> str:
 def die() -> None:
     ran("die")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="poison")
+def poison(how: str) -> None:
+    """Say something in three ways, and end the process."""
+    get_task_logger("jobs").warning("by the task logger, token=hush-hush, on")
+    logging.getLogger("plain").warning("by a logger")
+    current.log("by current.log")
+    ran("poison")
+    {"segfault": lambda: ctypes.string_at(0), "exit": lambda: os._exit(7),
+     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL), "wait": lambda: time.sleep(60)}[how]()  # fmt: skip
 
 
 @app.task(name="die_once")
@@ -226,6 +240,15 @@ def sleep(seconds: float) -> str:
     ran("sleep")
     time.sleep(seconds)
     return "slept"
+
+
+@app.task(name="burn")
+def burn(seconds: float) -> None:
+    """Use up a processor, by its own clock."""
+    ran("burn")
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
 
 
 @app.task(name="limited", rate_limit="2/s")

@@ -2,7 +2,8 @@
 
 I1 what was acknowledged is there · I2 every job has ended · I3 one final state, entered once ·
 I4 attempts grow, and at most one completion of each counts · I8 counts equal a recount ·
-I9 events are numbered without a gap and end with the final state.
+I9 events are numbered without a gap and end with the final state. I5 (what runs twice) and I6 (unique keys) need
+what a run has noted beside the ledger: faults/evidence.py. I7 (slots) comes with schedules, I10 with an audit.
 """
 
 import json

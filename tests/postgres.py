@@ -134,6 +134,43 @@ def private(*options: str) -> Iterator[Server]:
         _end(made, folder)
 
 
+class Ballast:
+    """A file that leaves others no room."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "ballast"
+
+    def fill(self, but: int = 0) -> None:
+        """Take all the room there is, but for so many bytes."""
+        room = os.statvfs(self._path.parent)
+        with contextlib.suppress(OSError):  # somebody was quicker
+            self._path.write_bytes(b"\0" * (room.f_bavail * room.f_frsize - but))
+
+    def free(self) -> None:
+        self._path.unlink()
+
+
+@contextlib.contextmanager
+def on_a_small_disk(*options: str) -> Iterator[tuple[Server, Ballast]]:
+    """Give a server on a file system of its own, which is soon full."""
+    folder = Path(tempfile.mkdtemp(prefix="celeriac-disk-"))
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100m,mode=0755", "none", folder]
+    if os.geteuid() or subprocess.run(mount, stderr=subprocess.DEVNULL).returncode:
+        folder.rmdir()
+        pytest.skip("only root may mount a small disk")
+    try:
+        (folder / "pg").mkdir()
+        wal = ("wal_level=minimal", "max_wal_senders=0", "max_wal_size=32MB", "min_wal_size=32MB")
+        made = Server(folder / "pg", *wal, *options)
+        try:
+            yield made, Ballast(folder)
+        finally:
+            made.stop(signal.SIGQUIT)
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+        folder.rmdir()
+
+
 def _end(made: Server, folder: Path) -> None:
     made.stop(signal.SIGQUIT)
     shutil.rmtree(folder, ignore_errors=True)

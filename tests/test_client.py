@@ -6,17 +6,16 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from web.house import House, house, unique
 
-from celeriac.client import AsyncClient, Client, ClientError, Unreachable, submission
+from celeriac.client import AsyncClient, Client, ClientError, Unreachable, clients, submission
 from celeriac.client import calls as module
 from celeriac.errors import CannotStart
-
-PAUSE_SECONDS = module.PAUSE_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -215,9 +214,11 @@ def hang_up(handler: BaseHTTPRequestHandler) -> None:
     handler.close_connection = True
 
 
-def say(status: int, body: str = "{}") -> Answer:
+def say(status: int, body: str = "{}", **headers: str) -> Answer:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
         handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
         handler.wfile.write(body.encode())
@@ -225,13 +226,26 @@ def say(status: int, body: str = "{}") -> Answer:
     return answer
 
 
-@pytest.fixture(autouse=True)
-def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.001)
+@pytest.fixture
+def pauses(fake_clock, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that a client makes; each passes at once."""
+    made: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        made.append(seconds)
+        fake_clock.advance(seconds)
+
+    async def async_sleep(seconds: float) -> None:
+        sleep(seconds)
+
+    monkeypatch.setattr(clients, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(clients, "asyncio", SimpleNamespace(sleep=async_sleep))
+    return made
 
 
-def test_a_submit_is_sent_again_with_the_same_key_until_it_is_answered():
-    with Rogue(hang_up, say(503), say(202, '{"id": "1"}')) as rogue, Client(rogue.url, "t") as client:
+@pytest.mark.parametrize("trouble", [hang_up, say(429), say(502), say(503), say(504)])
+def test_a_submit_is_sent_again_with_the_same_key_until_it_is_answered(pauses, trouble: Answer):
+    with Rogue(trouble, trouble, say(202, '{"id": "1"}')) as rogue, Client(rogue.url, "t") as client:
         assert client.submit("echo") == {"id": "1"}
         assert (len(rogue.keys), len(set(rogue.keys)), rogue.keys[0] is None) == (3, 1, False)
 
@@ -243,33 +257,80 @@ def test_what_may_not_happen_twice_is_not_sent_twice():
         assert len(rogue.keys) == 1
 
 
-def test_a_server_that_never_answers_is_given_up():
-    with Rogue(hang_up) as rogue, Client(rogue.url, "t") as client:
-        with pytest.raises(Unreachable, match=rogue.url):
-            client.job("1")
-        assert len(rogue.keys) == module.ATTEMPTS
+def test_what_may_have_been_done_is_not_asked_for_twice(pauses):
+    uncertain = say(503, '{"code": "ledger-uncertain", "title": "", "detail": ""}', Retry_After="1")
+    with Rogue(say(503), uncertain) as rogue, Client(rogue.url, "t") as client:
+        with pytest.raises(ClientError):
+            client.cancel("1")
+        assert len(rogue.keys) == 2
+
+
+def test_a_submit_of_which_the_ledger_does_not_know_is_repeated(pauses):
+    uncertain = say(503, '{"code": "ledger-uncertain", "title": "", "detail": ""}')
+    with Rogue(uncertain, say(202, '{"id": "1"}')) as rogue, Client(rogue.url, "t") as client:
+        assert client.submit("echo") == {"id": "1"}
+
+
+@pytest.mark.parametrize("patience", [7.0, 30.0])
+def test_a_server_that_never_answers_is_given_up_when_the_time_is_over(pauses, patience: float):
+    with Rogue(hang_up) as rogue, Client(rogue.url, "t", patience) as client, pytest.raises(Unreachable):
+        client.job("1")
+    assert patience - module.PAUSE_SECONDS_MOST <= sum(pauses) <= patience
+
+
+def test_a_client_without_patience_asks_once(pauses):
+    with Rogue(say(503)) as rogue, Client(rogue.url, "t", 0) as client:
+        with pytest.raises(ClientError):
+            client.submit("echo")
+        assert len(rogue.keys) == 1
+
+
+def test_the_async_client_has_the_same_patience(pauses):
+    async def run(url: str) -> None:
+        async with AsyncClient(url, "t", 7.0) as client:
+            assert await client.submit("echo") == {"id": "1"}
+            with pytest.raises(Unreachable):
+                await client.job("1")
+
+    with Rogue(say(503, Retry_After="2"), say(202, '{"id": "1"}'), hang_up) as rogue:
+        asyncio.run(run(rogue.url))
+    assert pauses[0] > 2
+    assert 2 <= sum(pauses[1:]) <= 7
+
+
+def test_nobody_is_asked_again_before_the_time_he_named(pauses):
+    with Rogue(say(503, Retry_After="9"), say(200, '{"queues": []}')) as rogue, Client(rogue.url, "t") as client:
+        client.queues()
+    assert 9 < pauses[0] < 10
+
+
+def test_whoever_names_a_time_beyond_the_patience_is_not_asked_again(pauses):
+    with Rogue(say(429, Retry_After="31")) as rogue, Client(rogue.url, "t") as client:
+        with pytest.raises(ClientError):
+            client.queues()
+        assert (len(rogue.keys), pauses) == (1, [])
+
+
+def test_clients_that_failed_together_do_not_come_back_together(fake_clock):
+    calls = [module.Patience(module.job("1"), 30) for _ in range(100)]
+    first = {call.pause(httpx.ConnectError("refused")) for call in calls}
+    second = {call.pause(httpx.ConnectError("refused")) for call in calls}
+
+    assert (len(first), len(second)) == (100, 100)
+    assert max(first) <= min(second) * 1.01
 
 
 @pytest.mark.parametrize("body", ["<h1>Bad gateway</h1>", "[]", '{"code": 1}', "null", '"text"'])
 def test_an_answer_that_is_not_of_celeriac_is_told(body: str):
     with (
         Rogue(say(502, body)) as rogue,
-        Client(rogue.url, "t") as client,
+        Client(rogue.url, "t", 0) as client,
         pytest.raises(ClientError, match="answered 502"),
     ):
         client.queues()
 
 
 def test_a_server_that_is_not_there_is_told():
-    with Client("http://127.0.0.1:1", "t") as client, pytest.raises(Unreachable, match="Is it running") as caught:
+    with Client("http://127.0.0.1:1", "t", 0) as client, pytest.raises(Unreachable, match="Is it running") as caught:
         client.tasks()
     assert (caught.value.__cause__, caught.value.__suppress_context__) == (None, True)
-
-
-def test_a_server_that_starts_again_has_fifteen_seconds(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "PAUSE_SECONDS", PAUSE_SECONDS)
-    pauses, broken = [], httpx.ConnectError("refused")
-    while (pause := module.pause(module.job("1"), len(pauses), broken)) is not None:
-        pauses.append(pause)
-
-    assert 14 < sum(pauses) < 16

@@ -134,10 +134,22 @@ def test_a_lease_shorter_than_three_beats_is_refused():
         load(lease_seconds=2, beat_seconds=1)
 
 
-@pytest.mark.parametrize("wrong", [{"broker_url": "redis://x"}, {"files_url": "s3://x"}])
-def test_what_this_version_cannot_do_is_refused_and_not_ignored(wrong: dict[str, str]):
+def test_what_this_version_cannot_do_is_refused_and_not_ignored():
     with pytest.raises(CannotStart, match="in this version"):
-        load(**wrong)
+        load(files_url="s3://x")
+
+
+@pytest.mark.parametrize("url", ["sqs://me:hidden@x", "redis:/me:hidden@x", "memory://hidden", "amqp://me:hidden@x:y/"])
+def test_another_broker_is_refused_without_saying_its_password(url: str):
+    with pytest.raises(CannotStart, match="CELERIAC_BROKER_URL") as told:
+        load(broker_url=url)
+
+    assert "hidden" not in str(told.value)
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "amqps", "redis", "rediss"])
+def test_a_broker_is_rabbitmq_or_redis(scheme: str):
+    assert load(broker_url=f"{scheme}://me:hidden@mq/jobs").broker_url == f"{scheme}://me:hidden@mq/jobs"
 
 
 def test_postgres_is_spoken_to_by_psycopg_however_its_url_begins():

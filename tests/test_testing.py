@@ -13,6 +13,7 @@ from celery.result import allow_join_result
 
 from celeriac import Celeriac, attach, clock, current
 from celeriac.errors import CannotStart, JobNotFound, JobsNeverEnd, JobWaits
+from celeriac.instance import publisher_of
 from celeriac.states import State
 from celeriac.testing import Jobs, inline
 
@@ -338,3 +339,10 @@ def test_each_block_begins_with_nothing_and_leaves_nothing(monkeypatch: pytest.M
     assert not os.path.exists(home)
     assert os.environ["CELERIAC_HOME"] == "mine"
     assert "settings" not in vars(app)
+
+
+def test_no_broker_hears_of_jobs_that_run_inline(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CELERIAC_BROKER_URL", "redis://127.0.0.1:1")
+    with inline(app):
+        assert add.delay(1, 2).get() == 3
+        assert publisher_of(app.ledger) is None

@@ -15,7 +15,7 @@ has() { # package -> is its program here, from whatever source?
 }
 
 missing=
-for package in postgresql rabbitmq-server redis-server nginx chromium; do
+for package in postgresql pgbouncer rabbitmq-server redis-server nginx chromium; do
     has "$package" || missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0

@@ -8,6 +8,7 @@ from typing import Any
 from celery import Celery
 
 app = Celery("baseline", broker=os.environ["BASELINE_BROKER"], backend=os.environ["BASELINE_RESULTS"])
+app.conf.task_acks_late = os.environ["BASELINE_BROKER"].startswith("amqp")
 
 
 @app.task(name="echo")

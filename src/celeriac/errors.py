@@ -186,6 +186,18 @@ class JobNeverRan(CeleriacError):
         )
 
 
+class JobKeyTaken(CeleriacError):
+    """A person's retry of a job beside the one that has its unique key by now."""
+
+    code, status, title = "job-key-taken", 409, "Another job has its unique key"
+
+    def __init__(self, job: str, holder: str) -> None:
+        super().__init__(
+            f"Job {job} cannot be retried, because job {holder} has its unique key by now and would run beside it. "
+            f"Wait until {holder} has ended, or cancel it first."
+        )
+
+
 class JobObserved(CeleriacError):
     """An order about a job that somebody else's broker gives out."""
 
@@ -307,6 +319,12 @@ class LedgerBusy(LedgerUnavailable):
     code, status, title = "ledger-busy", 503, "The ledger is busy"
 
 
+class LedgerLocked(LedgerBusy):
+    """Somebody else's open transaction holds rows that this one needs; nothing was written."""
+
+    code, title = "ledger-locked", "Somebody holds a part of the ledger"
+
+
 class LedgerUncertain(LedgerUnavailable):
     """The database went away while it was to commit: what was asked for may have been written, or not."""
 
@@ -325,16 +343,28 @@ class LedgerFull(CeleriacError):
     code, status, title = "ledger-full", 507, "The disk under the ledger is full"
 
 
+class Stopping(CeleriacError):
+    """The process was told to stop, and still serves for a moment."""
+
+    code, status, title = "stopping", 503, "This process is about to end"
+
+
+class BacklogFull(CeleriacError):
+    """So many jobs wait that no more are accepted."""
+
+    code, status, title = "backlog-full", 503, "Too many jobs wait"
+
+    def __init__(self, waiting: int, most: int) -> None:
+        super().__init__(
+            f"{waiting:,} jobs wait, and the most is {most:,} (CELERIAC_MAX_WAITING). Nothing was accepted. "
+            "Ask again later, or start more workers."
+        )
+
+
 class LedgerVersion(CeleriacError):
     """The database's schema is not the one this program knows."""
 
     code, status, title = "ledger-version", 503, "The ledger has another version"
-
-
-class ResultNotStorable(CeleriacError):
-    """What a task returned cannot be written, even after sanitising."""
-
-    code, title = "result-not-storable", "The result cannot be stored"
 
 
 class JobsNeverEnd(CeleriacError):

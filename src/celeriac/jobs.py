@@ -7,6 +7,7 @@ Next: ledger/moves/submit.py, where a Submission becomes a Job.
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar, dataclass_transform
@@ -51,6 +52,7 @@ class ErrorCode(StrEnum):
     NOT_STORABLE = "result-not-storable"
     EXPIRED = "expired"
     UPSTREAM = "upstream-failed"
+    NOT_DELIVERED = "not-delivered"
 
 
 @dataclass_transform(frozen_default=True)
@@ -163,7 +165,8 @@ CHORD_RESULTS = "celeriac:chord-results:5f0c1d7e"
 class ClaimRequest:
     """A worker node asks for up to `limit` jobs of these queues, of tasks it knows.
 
-    Of a task in `one_each` (a task with a rate limit, whose turn it is) it takes one at most.
+    Of a task in `one_each` (a task with a rate limit, whose turn it is) it takes one at most. `served` names for a
+    queue the owner who had the last turn there; the next ones come next.
     """
 
     worker: str
@@ -171,9 +174,10 @@ class ClaimRequest:
     tasks: str  # JSON array
     limit: int
     one_each: tuple[str, ...] = ()
+    served: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Claimed:
     """A claimed job as the worker gets it; `attempt` is the fencing token of everything it writes."""
 
@@ -187,7 +191,7 @@ class Claimed:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Start:
     """User code of an attempt began at `at`."""
 
@@ -218,7 +222,7 @@ class Remark:
     meta: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Outcome:
     """How an attempt ended; `ledger.finish` writes it if the attempt still holds the job.
 
@@ -330,6 +334,10 @@ class Filter:
     until: int | None = None
 
 
+# Pools without a process for each job: whatever is to end a running one reaches it only where it reports progress.
+COOPERATIVE_POOLS = ("threads", "solo")
+
+
 @dataclass(frozen=True, slots=True)
 class Worker:
     """A Celery worker node as the ledger knows it. `online` is the keeper's judgement, not a ping."""
@@ -348,11 +356,17 @@ class Worker:
     stopped_at: int | None
     lost_at: int | None
     running: int = 0
+    stuck_at: int | None = None  # since when it does nothing though it could
 
     @property
     def online(self) -> bool:
         """Whether it is neither stopped nor given up as dead."""
         return self.stopped_at is None and self.lost_at is None
+
+    @property
+    def cooperative(self) -> bool:
+        """Whether a cancel or a time limit ends a running job only with its help."""
+        return self.pool in COOPERATIVE_POOLS
 
 
 @dataclass(frozen=True, slots=True)

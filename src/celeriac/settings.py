@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import (
@@ -25,6 +26,7 @@ from pydantic_settings import (
 from celeriac.errors import CannotStart
 
 _POSTGRES = ("postgresql://", "postgres://", "postgresql+psycopg://")
+BROKERS = ("amqp://", "amqps://", "redis://", "rediss://")
 # Variables that are read elsewhere: by clients, the supervisor's children, and tests.
 BESIDE = ("url", "token", "lifeline", "failpoint", "require_services")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -51,10 +53,20 @@ class Settings(BaseSettings):
         "",
         description="URL of the Postgres server itself, when database_url leads to a pgbouncer, which cannot listen.",
     )
-    broker_url: str = Field("", description="Reserved: the ledger itself is the queue.")
+    broker_url: str = Field(
+        "", description="URL of a RabbitMQ or Redis that carries hints of work; empty means the ledger does it alone."
+    )
+    broker_management_url: str = Field(
+        "",
+        description="URL of RabbitMQ's management API, for `celeriac check`; empty: port 15672 of the broker's host.",
+    )
+    window: int = Field(1000, ge=1, le=100_000, description="So many hints at most lie in each queue of the broker.")
+    max_waiting: int = Field(
+        10_000_000, ge=1, description="With so many jobs queued or scheduled, submits are refused until some have run."
+    )
     files_url: str = Field("", description="Reserved for result files.")
     app: str = Field("", description="The Celery app to serve, as `module:attribute`.")
-    secret_key: str = Field("", description="Key that signs session cookies; empty means one generated in the home.")
+    secret_key: str = Field("", description="Reserved for links that are signed; sessions need no key.")
     allowed_hosts: list[str] = Field(
         default_factory=list, description="Host names the server answers to beside loopback names, as a JSON list."
     )
@@ -76,8 +88,23 @@ class Settings(BaseSettings):
     max_deaths: int = Field(3, ge=1, description="A job that lost this many workers while running is quarantined.")
     cancel_grace_seconds: float = Field(3, gt=0, description="Time a cancelled task gets at each step of the ladder.")
     shutdown_seconds: float = Field(30, gt=0, description="Time running jobs get to end when a worker is told to stop.")
+    stuck_seconds: float = Field(
+        60, ge=0, description="A worker that does nothing for so long though it could is reported as stuck; 0 is never."
+    )
+    stuck_exit_seconds: float = Field(
+        300, ge=0, description="A worker stuck for so long ends with exit code 75, to be started anew; 0 is never."
+    )
+    alive_file: str = Field(
+        "", description="File that a worker or keeper touches while it works, for probes that can only run a command."
+    )
+    drain_seconds: float = Field(
+        3, ge=0, description="Time a web process that is told to stop still serves, being not ready any more."
+    )
     job_days: float = Field(30, gt=0, description="Jobs that ended this many days ago are pruned.")
     event_days: float = Field(7, gt=0, description="Events of jobs that ended this many days ago are pruned.")
+    observed_days: float = Field(
+        3, gt=0, description="An observed job that no worker was seen with for so many days ends as `not-delivered`."
+    )
     log_level: str = Field("INFO", description="How much the processes log: DEBUG, INFO, WARNING, ERROR.")
 
     @model_validator(mode="after")
@@ -90,9 +117,20 @@ class Settings(BaseSettings):
             raise ValueError(
                 "CELERIAC_DATABASE_DIRECT_URL goes with a CELERIAC_DATABASE_URL of Postgres, and is one too"
             )
-        for name in ("broker_url", "files_url"):
-            if getattr(self, name):
-                raise ValueError(f"CELERIAC_{name.upper()} is not used in this version; leave it empty")
+        if self.files_url:
+            raise ValueError("CELERIAC_FILES_URL is not used in this version; leave it empty")
+        return self
+
+    @model_validator(mode="after")
+    def _broker_that_is_known(self) -> "Settings":
+        if self.broker_url and not self.broker_url.startswith(BROKERS):
+            raise ValueError(
+                "CELERIAC_BROKER_URL must begin with amqp://, amqps://, redis:// or rediss://, or be left empty"
+            )
+        try:
+            urlsplit(self.broker_url).port  # noqa: B018 - looking at it checks it
+        except ValueError:
+            raise ValueError("CELERIAC_BROKER_URL is no URL: the port is a number from 0 to 65535") from None
         return self
 
     @model_validator(mode="after")
@@ -138,6 +176,11 @@ class Settings(BaseSettings):
     def token_path(self) -> Path:
         """Where `dev` and `demo` write their token (mode 0600)."""
         return self.home / "token"
+
+    def show_life(self) -> None:
+        """Touch the `alive_file`, if there is to be one."""
+        if self.alive_file:
+            Path(self.alive_file).touch()
 
     def environment(self) -> dict[str, str]:
         """Return the variables that make a child process read these same settings."""

@@ -11,7 +11,7 @@ from celery.app.amqp import AMQP
 import celeriac
 from celeriac.access import SYSTEM
 from celeriac.app import load_app
-from celeriac.errors import CannotStart
+from celeriac.errors import CannotStart, JobExists
 from celeriac.ledger import Ledger, open_ledger, read
 from celeriac.states import State
 
@@ -68,6 +68,17 @@ def test_an_owned_app_puts_its_jobs_into_the_ledger(home):
     job = the_job(home, id)
     assert (job.state, job.queue, job.observed) == (State.QUEUED, "old", False)
     assert app.AsyncResult(id).state == "PENDING"
+
+
+def test_a_submit_repeated_with_its_own_id_is_one_job_and_another_is_refused(home):
+    add = task_of(celeriac.attach(plain(), mode="own"))
+    for _ in range(2):  # the answer to the first was lost, say
+        add.apply_async((1, 2), task_id="mine")
+
+    with pytest.raises(JobExists):
+        add.apply_async((1, 3), task_id="mine")
+    assert the_job(home, "mine").args == '{"x":1,"y":2}'
+    assert read.history(home, SYSTEM, "mine", 0, 10)[-1].number == 1
 
 
 def test_tasks_may_be_there_before_their_app_is_attached(home):

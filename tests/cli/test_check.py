@@ -195,12 +195,6 @@ def test_a_host_that_others_reach_needs_names(check, monkeypatch):
     assert check()["hosts"][0][0] == "fine"
 
 
-def test_a_short_key_is_a_warning(check, monkeypatch):
-    monkeypatch.setenv("CELERIAC_SECRET_KEY", "short")
-
-    assert check()["key"][0][0] == "warning"
-
-
 def test_a_database_of_a_newer_version_is_an_error_told_once(check, ledger: Ledger, folder: Path):
     with sqlite3.connect(folder / ".celeriac" / "ledger.db") as database:
         database.execute("UPDATE alembic_version SET version_num = '9999'")

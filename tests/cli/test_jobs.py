@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from celeriac.cli.group import celeriac as group
+from celeriac.cli.jobs import _now
 from celeriac.cli.options import narrowed
 from celeriac.cli.submit import asked
 from cli.terminal import CELERIAC, Terminal, environment, json_of, run, until
@@ -45,6 +46,12 @@ def celeriac(served: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
         return subprocess.CompletedProcess(words, result.exit_code, result.stdout, result.stderr)
 
     return command
+
+
+def test_a_cancel_says_when_it_needs_the_jobs_help():
+    assert _now({"state": "cancelled", "cooperative": False}) == "cancelled"
+    assert _now({"state": "running", "cooperative": False}) == "running, and told to stop"
+    assert "stops where it next reports progress" in _now({"state": "running", "cooperative": True})
 
 
 def submitted(celeriac: Command, *words: str) -> str:

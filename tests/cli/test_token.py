@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from celeriac.access import Role
 from celeriac.ledger import keys, open_ledger
 
 
@@ -72,6 +73,21 @@ def test_a_revoked_token_opens_nothing(celeriac, ledger):
 
     assert celeriac("token", "revoke", "ci").stdout == "Revoked ci.\n"
     assert keys.principal_of(ledger, secret) is None
+
+
+def test_the_sessions_of_an_owner_are_ended(celeriac, ledger):
+    secret = keys.create_session(ledger, "ann", Role.ADMIN, 60)
+
+    assert celeriac("token", "revoke", "--sessions", "ann").stdout == "Ended 1 session of ann.\n"
+    assert keys.session_of(ledger, secret) is None
+    assert celeriac("token", "revoke", "--sessions", "ann").stdout == "Ended 0 sessions of ann.\n"
+
+
+def test_revoking_nothing_is_a_mistake(celeriac, ledger):
+    result = celeriac("token", "revoke")
+
+    assert result.exit_code == 2
+    assert "Name a token, or an owner with --sessions" in result.stderr
 
 
 def test_revoking_what_is_not_there_says_so(celeriac, ledger):

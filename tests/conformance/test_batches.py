@@ -69,6 +69,17 @@ def test_a_batch_shows_to_its_owner_and_who_may_read_all_only(ledger: Ledger, ro
     assert batches.batch(ledger, Principal("eve", PERMISSIONS[Role.VIEWER]), id).owner == "ann"
 
 
+@pytest.mark.parametrize("key", [{}, {"idempotency_key": "k", "fingerprint": "f"}])
+def test_a_batch_repeated_because_its_answer_was_lost_is_there_once(ledger: Ledger, key):
+    batch = asked({}, {"queue": "big"}, **key)
+    first = ledger.do(batches.submit_batch, batch)
+    again = ledger.do(batches.submit_batch, batch)
+
+    assert [one.id for one in again.receipts] == [one.id for one in first.receipts]
+    assert batches.batch(ledger, ANN, batch.id).size == 2
+    assert counted(ledger) == {("queued", "default", "add"): 1, ("queued", "big", "add"): 1}
+
+
 def test_a_batch_with_an_id_that_is_taken_leaves_nothing(ledger: Ledger):
     taken = accept(ledger)
 

@@ -77,7 +77,7 @@ def test_a_refused_submit_is_an_error_and_the_callers_transaction_goes_on(ledger
     accept(ledger, id="taken")
 
     with ledger.joining(own), pytest.raises(JobExists):
-        ledger.do(submit, submission(id="taken"))
+        ledger.do(submit, submission(id="taken", task="other"))
     own.execute("INSERT INTO orders (id) VALUES ('two')")
     own.commit()
 

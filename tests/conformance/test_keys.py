@@ -60,9 +60,10 @@ def test_no_secret_is_kept(ledger: Ledger):
     token = keys.create_token(ledger, "laptop", "ann", Role.ADMIN)
     ticket = keys.create_ticket(ledger, "ann", Role.ADMIN)
 
-    rows = select(ledger, "SELECT * FROM tokens") + select(ledger, "SELECT * FROM tickets")
-    assert token not in str(rows)
-    assert ticket not in str(rows)
+    session = keys.create_session(ledger, "ann", Role.ADMIN, 60)
+
+    rows = str([select(ledger, f"SELECT * FROM {table}") for table in ("tokens", "tickets", "sessions")])
+    assert [secret for secret in (token, ticket, session) if secret in rows] == []
 
 
 def test_a_digest_is_no_secret(ledger: Ledger):
@@ -154,3 +155,41 @@ def test_an_old_ticket_opens_nothing(ledger: Ledger, fake_clock):
 def test_a_ticket_is_no_token_and_a_token_no_ticket(ledger: Ledger):
     assert keys.principal_of(ledger, keys.create_ticket(ledger, "ann", Role.ADMIN)) is None
     assert keys.use_ticket(ledger, keys.create_token(ledger, "laptop", "ann", Role.ADMIN)) is None
+
+
+def test_a_session_opens_for_its_owner_and_role_until_its_time_is_over(ledger: Ledger, fake_clock):
+    secret = keys.create_session(ledger, "ann", Role.SUBMITTER, 10)
+
+    fake_clock.advance(9)
+    principal = keys.session_of(ledger, secret)
+    assert (principal.owner, principal.permissions) == ("ann", PERMISSIONS[Role.SUBMITTER])
+    fake_clock.advance(1)
+    assert keys.session_of(ledger, secret) is None
+
+
+def test_an_ended_session_opens_nothing_and_the_others_go_on(ledger: Ledger):
+    one, two = (keys.create_session(ledger, "ann", Role.ADMIN, 60) for _ in range(2))
+    for _ in range(2):
+        keys.end_session(ledger, one)
+
+    assert keys.session_of(ledger, one) is None
+    assert keys.session_of(ledger, two) is not None
+
+
+def test_all_sessions_of_an_owner_end_together(ledger: Ledger):
+    mine = [keys.create_session(ledger, "ann", Role.ADMIN, 60) for _ in range(3)]
+    other = keys.create_session(ledger, "bob", Role.ADMIN, 60)
+
+    assert keys.end_sessions(ledger, "ann") == 3
+    assert [keys.session_of(ledger, secret) for secret in mine] == [None] * 3
+    assert keys.session_of(ledger, other) is not None
+    assert keys.end_sessions(ledger, "ann") == 0
+
+
+def test_tokens_tickets_and_sessions_do_not_open_for_each_other(ledger: Ledger):
+    session = keys.create_session(ledger, "ann", Role.ADMIN, 60)
+    token = keys.create_token(ledger, "laptop", "ann", Role.ADMIN)
+
+    assert keys.principal_of(ledger, session) is None
+    assert keys.use_ticket(ledger, session) is None
+    assert keys.session_of(ledger, token) is None

@@ -58,19 +58,21 @@ class Broken:
 
     def final_states(self) -> None:
         """A job that has ended may end again."""
-        self._patch(FINISH, "_HELD", rewritten(FINISH._HELD, "AND jobs.state = 'running'", ""))
+        self._patch(FINISH, "_HELD", rewritten(FINISH._HELD, "AND jobs.state || '' = 'running'", ""))
 
     def cancel(self) -> None:
         """A cancelled job may be claimed."""
-        claim = rewritten(CLAIM._CLAIM, "WHERE state = 'queued' AND", "WHERE state IN ('queued', 'cancelled') AND")
-        self._patch(CLAIM, "_CLAIM", rewritten(claim, "{by[jobs_ready]}", ""))
+        for name in ("_ENDS", "_GROUPS", "_CLAIM"):
+            loose = rewritten(getattr(CLAIM, name), "n.state = 'queued'", "n.state IN ('queued', 'cancelled')")
+            self._patch(CLAIM, name, rewritten(loose, "{by[jobs_waiting]}", ""))
 
     def attempts(self) -> None:
         """A reopened job counts its attempts anew."""
         self._patch(REQUESTS, "_REOPEN", rewritten(REQUESTS._REOPEN, "executions = 0,", "executions = 0, attempt = 0,"))
 
     def order(self) -> None:
-        self._patch(CLAIM, "_CLAIM", rewritten(CLAIM._CLAIM, "priority DESC, key", "key"))
+        """The youngest come first."""
+        self._patch(CLAIM, "share", lambda jobs, most, after: sorted(jobs, key=lambda job: -job.key)[:most])
 
     def counts(self) -> None:
         """What leaves a state is not taken off."""

@@ -93,7 +93,8 @@ def test_an_id_that_did_run_is_not_taken_over(ledger: Ledger):
 
     [answer] = submit_all(ledger, submission(id=id))
 
-    assert type(answer).__name__ == "JobExists"
+    assert answer.replayed
+    assert state_of(ledger, id) is State.FAILED
 
 
 def test_a_chord_in_a_chain_stands_for_its_body_and_a_group_for_its_members():

@@ -2,13 +2,15 @@
 
 import pytest
 
+from celeriac import clock
 from celeriac.access import SYSTEM
 from celeriac.errors import JobObserved
 from celeriac.jobs import ErrorCode, Failure, Kind
 from celeriac.ledger import Asked, Ledger, Sighting, cancel, read, reopen, sight, upkeep
 from celeriac.ledger.counts import all_counts
+from celeriac.ledger.moves import observe
 from celeriac.states import State
-from conformance.moves import accept, submission, take
+from conformance.moves import SECOND, accept, counted, state_of, submission, take
 
 WHY = Failure(ErrorCode.RAISED, "ValueError", "no")
 
@@ -178,3 +180,70 @@ def test_orders_about_an_observed_job_are_refused_in_words(ledger: Ledger, order
 
     with pytest.raises(JobObserved, match="only observed"):
         ledger.do(order, Asked(SYSTEM, "one"))
+
+
+# What is never seen again
+
+DAY = 86_400 * SECOND
+
+
+def give_up(ledger: Ledger, days: float = 3) -> int:
+    with ledger.transaction() as tx:
+        return observe.give_up_unseen(tx, days, clock.micros() - int(days * DAY), 100)
+
+
+def test_a_job_that_no_worker_was_seen_with_is_given_up_and_says_why(ledger: Ledger, fake_clock):
+    seen(ledger, sent())
+    own = accept(ledger)
+    fake_clock.advance(3 * 86_400 - 1)
+    assert give_up(ledger) == 0
+
+    fake_clock.advance(2)
+    assert observe.any_unseen(ledger, clock.micros() - 3 * DAY)
+    assert give_up(ledger) == 1
+
+    given_up = job(ledger)
+    assert (given_up.state, given_up.failure.code, kinds(ledger)[-1]) == (State.FAILED, "not-delivered", "failed")
+    assert "No worker was seen with it for 3 days" in given_up.failure.message
+    assert given_up.finished_at == clock.micros()
+    assert state_of(ledger, own) is State.QUEUED
+    assert not observe.any_unseen(ledger, clock.micros())
+    counted(ledger)
+
+
+def test_a_job_that_runs_or_waits_for_its_time_is_not_given_up(ledger: Ledger, fake_clock):
+    later = clock.micros() + 4 * DAY
+    seen(ledger, sent(), started(10), sent("later", run_at=later), sent("again"), started(10, id="again"))
+    seen(ledger, ended(10, State.RETRYING, Kind.RETRYING, id="again", run_at=later, failure=WHY))
+    fake_clock.advance(5 * 86_400)
+    with ledger.transaction() as tx:
+        upkeep.fall_due(tx)
+
+    assert give_up(ledger) == 0
+    assert [job(ledger, id).state for id in ("one", "later", "again")] == [State.RUNNING, State.QUEUED, State.QUEUED]
+    fake_clock.advance(3 * 86_400)
+    assert give_up(ledger) == 2
+
+
+def test_a_job_whose_worker_was_lost_waits_anew_for_another(ledger: Ledger, fake_clock):
+    seen(ledger, sent(), started(10, worker="gone/1"))
+    fake_clock.advance(5 * 86_400)
+    with ledger.transaction() as tx:
+        assert upkeep.rescue(tx) == 1
+
+    assert (job(ledger).state, give_up(ledger)) == (State.QUEUED, 0)
+    fake_clock.advance(3 * 86_400 + 1)
+    assert give_up(ledger) == 1
+
+
+def test_a_job_that_was_only_late_is_opened_again(ledger: Ledger, fake_clock):
+    seen(ledger, sent())
+    fake_clock.advance(4 * 86_400)
+    give_up(ledger)
+    seen(ledger, started(10))
+    assert (job(ledger).state, job(ledger).failure, job(ledger).finished_at) == (State.RUNNING, None, None)
+
+    seen(ledger, succeeded(10))
+    assert kinds(ledger) == ["submitted", "sent", "failed", "reopened", "claimed", "started", "succeeded"]
+    assert job(ledger).state is State.SUCCEEDED
+    counted(ledger)

@@ -1,5 +1,8 @@
 """Cancel and reopen: what a person asks of a job, and who may ask it."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from celeriac import clock
@@ -7,7 +10,7 @@ from celeriac.access import SYSTEM, Permission, Principal
 from celeriac.access.principals import PERMISSIONS, Role
 from celeriac.errors import Forbidden, JobFinal, JobNeverRan, JobNotFinal, JobNotFound, JobSucceeded, TaskNotAllowed
 from celeriac.jobs import ErrorCode, Failure, Kind, Message
-from celeriac.ledger import Asked, Ledger, cancel, read, reopen
+from celeriac.ledger import Asked, Ledger, cancel, nodes, read, reopen
 from celeriac.states import State
 from conformance.moves import (
     BOOM,
@@ -31,6 +34,7 @@ from conformance.moves import (
     take,
     take_one,
 )
+from conformance.test_nodes import NODE
 
 ANN = Principal("ann", PERMISSIONS[Role.SUBMITTER])
 BOB = Principal("bob", PERMISSIONS[Role.SUBMITTER])
@@ -64,6 +68,17 @@ def test_a_running_jobs_worker_is_told_to_cancel(ledger: Ledger):
     assert read.cancels(ledger, "w1@host/1") == [(job.key, job.attempt)]
     assert read.cancels(ledger, "w2") == []
     assert told[0].cancels == {"w1@host/1"}
+
+
+@pytest.mark.parametrize(("pool", "cooperative"), [("prefork", False), ("threads", True), ("solo", True)])
+def test_a_request_to_stop_says_whether_the_pool_can_enforce_it(ledger: Ledger, pool: str, cooperative: bool):
+    ledger.do(nodes.register, replace(NODE, pool=pool))
+    job = running(ledger)
+    ledger.do(cancel, Asked(ANN, job.id))
+
+    last = read.history(ledger, ANN, job.id, 0, 10)[-1]
+    assert json.loads(last.data) == {"pool": pool, "cooperative": cooperative}
+    assert read.is_cooperative(ledger, NODE.id) is cooperative
 
 
 def test_a_second_cancel_of_a_running_job_adds_nothing(ledger: Ledger):
@@ -144,7 +159,7 @@ def test_a_failed_job_goes_through_again_under_its_id(ledger: Ledger):
     assert (seen.state, seen.failure, seen.finished_at, seen.started_at) == (State.QUEUED, None, None, None)
     assert (seen.expires_at, seen.run_at, seen.cancel_requested_at, seen.worker) == (None, None, None, None)
     assert seen.message.headers == '{"task":"add","retries":0,"id":"x"}'
-    assert told[0].wakes == {"default"}
+    assert set(told[0].wakes) == {"default"}
     assert kinds(ledger, job.id)[-2:] == ["failed", "reopened"]
 
     again = take_one(ledger)

@@ -1,5 +1,7 @@
 """Submit: what is accepted is there, once, with its first event; a known key answers the first job again."""
 
+from dataclasses import replace
+
 import pytest
 
 from celeriac import clock
@@ -13,6 +15,7 @@ from conformance.moves import (
     SECOND,
     accept,
     counted,
+    end,
     kinds,
     look,
     roll_back,
@@ -20,7 +23,9 @@ from conformance.moves import (
     state_of,
     submission,
     submit_all,
+    success,
     take,
+    take_one,
 )
 
 
@@ -80,6 +85,68 @@ def test_an_id_that_is_taken_is_refused_and_its_job_stays(ledger: Ledger):
     assert counted(ledger) == {("queued", "default", "add"): 1}
 
 
+def test_a_submit_repeated_because_its_answer_was_lost_is_answered_with_the_first(ledger: Ledger):
+    asked = submission(tags=("a",), root="r", parent="p", group="g", priority=3)
+    first: Receipt = ledger.do(submit, asked)
+    again: Receipt = ledger.do(submit, asked)
+
+    assert again == replace(first, replayed=True)
+    assert kinds(ledger, first.id) == ["submitted"]
+    assert select(ledger, "SELECT COUNT(*) FROM payloads") == [(1,)]
+    assert counted(ledger) == {("queued", "default", "add"): 1}
+
+
+def test_a_repeated_submit_is_told_of_the_job_that_has_run_meanwhile(ledger: Ledger):
+    asked = submission()
+    ledger.do(submit, asked)
+    end(ledger, success(take_one(ledger)))
+
+    assert ledger.do(submit, asked).state is State.SUCCEEDED
+    assert state_of(ledger, asked.id) is State.SUCCEEDED
+
+
+def test_an_id_used_again_long_after_its_job_has_ended_is_refused_and_not_taken_for_a_repeat(
+    ledger: Ledger, fake_clock
+):
+    asked, waits = submission(), submission(queue="other")
+    ledger.do(submit, asked)
+    ledger.do(submit, waits)
+    end(ledger, success(take_one(ledger)))
+    fake_clock.advance(3601)
+
+    with pytest.raises(JobExists):
+        ledger.do(submit, asked)
+    assert ledger.do(submit, waits).replayed
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"owner": "bob"},
+        {"task": "other"},
+        {"message": replace(MESSAGE, body="[[1,3],{},{}]")},
+        {"tags": ("a",)},
+        {"parent": "p"},
+        {"group": "g"},
+        {"batch": "b"},
+    ],
+)
+def test_another_job_under_an_id_that_is_taken_is_no_repeat(ledger: Ledger, other):
+    asked = submission()
+    ledger.do(submit, asked)
+
+    with pytest.raises(JobExists):
+        ledger.do(submit, replace(asked, **other))
+
+
+def test_a_repeat_beside_another_job_under_its_id_is_told_apart(ledger: Ledger):
+    asked = submission()
+    ledger.do(submit, asked)
+
+    answers = submit_all(ledger, replace(asked, task="other"), asked)
+    assert [type(answer) for answer in answers] == [JobExists, Receipt]
+
+
 def test_an_id_given_twice_in_one_batch_is_accepted_once(ledger: Ledger):
     first, second = submit_all(ledger, submission(id="same", tags=("a",)), submission(id="same", tags=("b",)))
 
@@ -93,7 +160,7 @@ def test_an_id_given_twice_in_one_batch_is_accepted_once(ledger: Ledger):
 def test_a_refused_submission_leaves_the_others_of_its_batch_alone(ledger: Ledger):
     taken = accept(ledger)
 
-    answers = submit_all(ledger, submission(id="one"), submission(id=taken), submission(id="two"))
+    answers = submit_all(ledger, submission(id="one"), submission(id=taken, task="mul"), submission(id="two"))
 
     assert [type(answer) for answer in answers] == [Receipt, JobExists, Receipt]
     assert [kinds(ledger, id) for id in ("one", "two")] == [["submitted"], ["submitted"]]
@@ -236,4 +303,4 @@ def test_a_commit_tells_which_queues_got_work_and_what_waits_until_when(ledger: 
     submit_all(ledger, submission(), submission(queue="big"), submission(run_at=later, queue="none"))
     submit_all(ledger, submission(run_at=later), submission(expires_at=soon))
 
-    assert [(tx.wakes, tx.due_at) for tx in told] == [({"default", "big"}, later), ({"default"}, soon)]
+    assert [(set(tx.wakes), tx.due_at) for tx in told] == [({"default", "big"}, later), ({"default"}, soon)]

@@ -3,6 +3,7 @@
 The last tests break a promise on purpose and expect the oracle to notice.
 """
 
+import contextlib
 import itertools
 import os
 import signal
@@ -11,22 +12,28 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import httpx
+import jobs_for_tests
 import postgres
+import psutil
 import pytest
+import servers
 from databases import DATABASES
-from instance import Instance, free_port, instance, until
+from instance import Instance, free_port, instance, program, until
 from oracle import violations
+from proxy import proxy
+from sqlalchemy import text
 
+from celeriac.failpoints import NAMES
 from celeriac.states import State
 
 
 @pytest.fixture(params=DATABASES)
-def house(request, tmp_path):
+def house(request, tmp_path, nursery):
     url = ""
     if request.param == "postgres":
         request.getfixturevalue("blank_postgres")
         url = postgres.server().create(f"house_{next(_numbers)}")
-    with instance(tmp_path / "home", database_url=url) as made:
+    with instance(tmp_path / "home", database_url=url, nursery=nursery) as made:
         yield made
 
 
@@ -152,12 +159,12 @@ def test_another_keeper_leads_when_the_leader_is_killed(house: Instance):
     assert nodes.leader(house.ledger, "keeper").term == 2
 
 
-def test_the_default_settings_recover_within_the_promised_times(tmp_path):
+def test_the_default_settings_recover_within_the_promised_times(tmp_path, nursery):
     """A killed worker's job runs again within 15 s; another keeper leads within 10 s of the leader's death."""
     from celeriac.ledger import nodes
 
     slow = {f"CELERIAC_{name}_SECONDS": "" for name in ("BEAT", "LEASE", "LEADER")}
-    with instance(tmp_path / "slow", **slow) as house:
+    with instance(tmp_path / "slow", nursery=nursery, **slow) as house:
         house.keeper("first")
         until(lambda: nodes.leader(house.ledger, "keeper"), "a leader")
         house.keeper("second")
@@ -245,28 +252,36 @@ def test_the_oracle_notices_a_claim_that_claims_nothing(house: Instance):
     assert violations(house.ledger, ids, ended=False) != []
 
 
-STEPS = [
-    "main-claimed", "main-accepted", "child-after-run", "main-before-outcome", "main-after-outcome",
-    "finish-before-links", "finish-before-chords", "before-commit", "after-commit",
-]  # fmt: skip
+def steps(*kinds: str) -> list[str]:
+    return [name for name, who in NAMES.items() if who in kinds]
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", steps("any", "worker", "child"))
 def test_a_success_commits_with_its_next_link_and_its_chord_part_or_not_at_all(house: Instance, step, monkeypatch):
-    """Kill the worker at one step after another of a chain that leads into a chord; each time a new one goes on."""
-    import jobs_for_tests
-    from sqlalchemy import text
+    _a_canvas_survives(house, step, (1, 2, 4), monkeypatch)
 
-    monkeypatch.setenv("CELERIAC_HOME", str(house.home))
-    monkeypatch.setenv("CELERIAC_DATABASE_URL", house.settings.database_url)
-    jobs_for_tests.app.__dict__.pop("settings", None)
+
+@pytest.mark.parametrize("step", steps("sender", "consumer"))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=getattr(pytest.mark, name)) for name in servers.BROKERS]
+)  # fmt: skip
+def test_a_kill_at_any_step_of_a_hint_loses_nothing(name, step, tmp_path, nursery, monkeypatch):
+    servers.needs("redis-server" if name == "redis" else "rabbitmq-server")
+    broker = servers.redis_server() if name == "redis" else servers.rabbitmq()
+    broker.forget("default")
+    with instance(tmp_path / "home", nursery=nursery, CELERIAC_BROKER_URL=broker.url) as house:
+        _a_canvas_survives(house, step, (1, 2), monkeypatch)
+
+
+def _a_canvas_survives(house: Instance, step: str, times: tuple[int, ...], monkeypatch) -> None:
+    """Kill the worker at one step after another of a chain that leads into a chord; each time a new one goes on."""
     house.keeper()
-    result = jobs_for_tests.a_chain_into_a_chord().delay()
-    for time in (1, 2, 4):
-        got_there = partial(_has_run, house, time)
+    with program(house, jobs_for_tests.app, monkeypatch):
+        result = jobs_for_tests.a_chain_into_a_chord().delay()
+    for time in times:
         process = house.worker(f"victim{time}", concurrency=1, wait=False, CELERIAC_FAILPOINT=f"{step}:{time}")
         if step == "child-after-run":
-            until(got_there, "the child to get there")
+            until(partial(_has_run, house, time), "the child to get there")
             house.kill(f"victim{time}")
         else:
             process.wait(30)
@@ -283,3 +298,75 @@ def test_a_success_commits_with_its_next_link_and_its_chord_part_or_not_at_all(h
 
 def _has_run(house: Instance, times: int) -> bool:
     return len(house.runs()) >= times
+
+
+def test_a_job_that_a_child_has_been_given_when_its_worker_is_told_to_stop_runs_once(house: Instance):
+    worker = house.worker("one", concurrency=1, CELERIAC_SHUTDOWN_SECONDS="30")
+    child = psutil.Process(worker.pid).children()[0]
+    child.suspend()
+    [id] = house.submit("add", x=1, y=1)
+    until(lambda: house.job(id).state is State.RUNNING, "it to be in the child's pipe")
+    worker.send_signal(signal.SIGTERM)
+    with contextlib.suppress(AssertionError):  # long enough for a worker that would give it back
+        until(lambda: "given-back" in house.kinds(id), "nothing", 1)
+    child.resume()
+    assert worker.wait(30) == 0
+
+    assert (house.job(id).state, house.runs()) == (State.SUCCEEDED, ["add:1:1"])
+
+
+@pytest.mark.parametrize("step", ["before-commit", "after-commit"])
+def test_a_request_whose_answer_was_lost_makes_one_job_when_it_is_sent_again(house: Instance, step):
+    port = free_port()
+    dying = house.start("dying", "web", house.app, CELERIAC_PORT=str(port), CELERIAC_FAILPOINT=f"{step}:6")
+    house.web("other")
+    until(lambda: _answers(port), f"the web process\n{house.log('dying')}")
+    with house.http as http:
+        lost = _submit_until_lost(http, f"http://127.0.0.1:{port}/api/v1/jobs")
+        assert dying.wait(30) == -signal.SIGKILL
+        again = [_submit(http, "/jobs", lost) for _ in range(2)]
+
+    with house.ledger.reading() as connection:
+        ids = connection.execute(text("SELECT id FROM jobs")).scalars().all()
+    assert len(ids) == lost
+    assert len(set(again)) == 1
+    assert set(again) <= set(ids)
+
+
+def _submit_until_lost(http: httpx.Client, address: str) -> int:
+    """Return the key of the first request without an answer."""
+    for key in itertools.count(1):
+        try:
+            _submit(http, address, key)
+        except httpx.HTTPError:
+            return key
+    raise AssertionError("for ever")
+
+
+def _submit(http: httpx.Client, address: str, key: int) -> str:
+    body = {"task": "echo", "args": {"value": 1}}
+    answer = http.post(address, json=body, headers={"Idempotency-Key": f"key-{key}"})
+    assert answer.status_code == 202, answer.text
+    return answer.json()["id"]
+
+
+@pytest.mark.postgres
+def test_a_worker_cut_off_from_the_ledger_is_fenced_and_works_on_when_it_is_back(tmp_path, nursery, request):
+    request.getfixturevalue("blank_postgres")
+    url = postgres.server().create("house_cut_off")
+    with instance(tmp_path / "home", database_url=url, nursery=nursery) as house, proxy(postgres.server().port) as way:
+        house.keeper()
+        house.worker("cut-off", concurrency=1, CELERIAC_DATABASE_URL=way.before(url))
+        [id] = house.submit("wait", seconds=1)
+        until(lambda: house.job(id).started_at, "it to start")
+        way.half_open()
+        house.worker("other", concurrency=1)
+        [job] = house.ended([id])
+        assert job.worker.startswith("other")
+        house.kill("other")
+        way.heal()
+        until(lambda: "attempt 1 is void" in house.log("cut-off"), "the late outcome to be refused")
+        later = house.submit("add", x=1, y=1)
+        house.ended(later)
+
+        assert violations(house.ledger, [id, *later]) == []

@@ -1,9 +1,20 @@
 """One running instance (a worker, a keeper, a web process) for all flows: they only look at their own jobs."""
 
+from collections.abc import Iterator
+
 import postgres
 import pytest
 from databases import DATABASES
 from instance import Instance, instance, program
+from nursery import Nursery
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Where processes are born quickly."""
+    made = Nursery()
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session", params=DATABASES)

@@ -1,12 +1,13 @@
 """One row that cannot be moved holds up nobody: batches get smaller until it stands alone, and then pass it over."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from conformance.moves import SECOND, begin, state_of, submission, submit_all, take
 
 from celeriac import clock
-from celeriac.errors import LedgerUnavailable
+from celeriac.errors import LedgerLocked, LedgerUnavailable
 from celeriac.keeper import detour, due, rescuer
 from celeriac.keeper.detour import Detour
 from celeriac.keeper.due import Due
@@ -90,6 +91,17 @@ def test_batches_shrink_by_failure_and_grow_again(fake_clock):
             pass
 
     assert sizes == [(500, 0), (62, 0), (7, 0), (1, 0), (1, 1), (1, 2), (8, 2), (64, 2)]
+
+
+def test_a_row_that_a_stranger_has_locked_is_passed_over_and_is_no_outage(ledger: Ledger, leader: Leader, fake_clock):
+    detour, sizes = Detour(500), []
+    for _ in range(6):
+        with suppress(LedgerLocked), detour.batch() as batch, leader.transaction():
+            sizes.append(batch)
+            raise LedgerLocked("Another open transaction holds a row that this needs.")
+
+    assert sizes[-1] == (1, 2)
+    assert leader.refusals == 0  # so the rescuer goes on to count
 
 
 def test_an_outage_is_no_fault_of_a_row(fake_clock):

@@ -9,6 +9,7 @@ from conformance.moves import accept, begin, counted, kinds, state_of, take_one
 from conformance.test_nodes import NODE
 
 from celeriac import clock
+from celeriac.access import SYSTEM
 from celeriac.errors import LedgerUnavailable
 from celeriac.keeper.leader import Leader, LeadLost
 from celeriac.keeper.rescuer import Rescuer
@@ -175,6 +176,44 @@ def test_a_keeper_that_lost_the_lead_declares_nobody_dead(
         rescuer.tick()
 
     assert online(ledger) == [True]
+
+
+def test_a_job_that_loses_one_worker_after_the_other_waits_longer_each_time(
+    ledger: Ledger, rescuer: Rescuer, fake_clock
+):
+    """So that one that kills its workers does not take down the next at once."""
+    id = accept(ledger)
+    states = []
+    for _ in range(2):
+        begin(ledger, take_one(ledger, worker="nobody"))
+        rescuer.tick()
+        states.append(state_of(ledger, id))
+
+    assert states == [State.QUEUED, State.RETRYING]
+    assert read.job(ledger, SYSTEM, id).run_at == clock.micros() + 2_000_000
+    counted(ledger)
+
+
+def test_nobody_is_taken_for_dead_while_no_connection_is_to_be_had(
+    ledger: Ledger, rescuer: Rescuer, worker: str, fake_clock, monkeypatch: pytest.MonkeyPatch
+):
+    """A worker that lost its connection cannot say that it lives, while the keeper has kept its own."""
+
+    def refuse() -> None:
+        raise LedgerUnavailable("too many clients already")
+
+    rescuer.tick()
+    with monkeypatch.context() as crowded:
+        crowded.setattr(ledger, "knock", refuse)
+        watch(rescuer, fake_clock, 9)
+        fake_clock.advance(1)
+        with pytest.raises(LedgerUnavailable):
+            rescuer.tick()
+    watch(rescuer, fake_clock, 9)
+    assert online(ledger) == [True]
+
+    watch(rescuer, fake_clock, 2)
+    assert online(ledger) == [False]
 
 
 class Hasty(Rescuer):

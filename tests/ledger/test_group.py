@@ -89,7 +89,7 @@ def test_an_error_of_a_move_is_raised_to_who_made_it(group: Group):
     id = accept(group.ledger)
 
     with pytest.raises(JobExists):
-        group.do(submit, submission(id=id))
+        group.do(submit, submission(id=id, task="other"))
 
 
 def test_many_moves_share_one_commit(ledger: Ledger):

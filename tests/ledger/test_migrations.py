@@ -3,37 +3,36 @@
 import itertools
 import os
 import re
-import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import postgres
 import pytest
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
+from alembic import op
 from conformance.moves import accept, counted, kinds, select, submission, take
 from databases import DATABASES, on_postgres, on_sqlite
-from sqlalchemy import inspect
+from nursery import Nursery, Process
+from sqlalchemy import Column, Text, inspect
+from sqlalchemy.exc import IntegrityError
 
 from celeriac.access import SYSTEM
 from celeriac.errors import LedgerVersion
 from celeriac.jobs import Filter
 from celeriac.ledger import Ledger, keys, migrations, read, submit
+from celeriac.ledger.migrations import steps
 from celeriac.ledger.schema import metadata
 
 NUMBERS = itertools.count()
-LATER = '''"""A later release adds a column."""
-import sqlalchemy as sa
-from alembic import op
-revision, down_revision, branch_labels, depends_on = "9999", "{head}", None, None
-def upgrade():
-    op.add_column("queues", sa.Column("later", sa.Text()))
-'''
+POSTGRES = DATABASES[1]
+LATER = SimpleNamespace(
+    __doc__="A later release adds a column, and takes another away when nobody needs it any more.",
+    revision="9999",
+    upgrade=lambda: op.add_column("queues", Column("later", Text())),
+    contract=lambda: op.drop_column("dead_letters", "reason"),
+)
 
 
 @pytest.fixture
@@ -45,15 +44,22 @@ def empty(tmp_path: Path) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def later_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def later_release(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make this program one that knows a revision more."""
-    scripts = tmp_path / "scripts"
-    shutil.copytree(Path(migrations.__file__).parent, scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    (scripts / "versions" / "r9999_later.py").write_text(LATER.format(head=migrations.HEAD))
-    config = Config()
-    config.set_main_option("script_location", str(scripts))
-    monkeypatch.setattr(migrations, "_config", lambda: config)
+    known = steps.scripts()
+    monkeypatch.setattr(steps, "scripts", lambda: [*known, LATER])
     monkeypatch.setattr(migrations, "HEAD", "9999")
+
+
+def standing(ledger: Ledger) -> tuple[str | None, str | None]:
+    """The oldest and the newest revision whose programs may work on it."""
+    with ledger.reading() as connection:
+        return migrations.standing(connection)[:2]
+
+
+def columns(ledger: Ledger, table: str) -> set[str]:
+    with ledger.reading() as connection:
+        return {column["name"] for column in inspect(connection).get_columns(table)}
 
 
 def write_revision(ledger: Ledger, revision: str) -> None:
@@ -85,7 +91,7 @@ def test_the_migrations_make_exactly_the_schema(ledger: Ledger, empty: Ledger):
         metadata.create_all(tx.connection)
 
     assert shape(ledger) == shape(empty)
-    assert " WHERE state = 'queued'" in shape(ledger)["indexes"]["jobs_ready"]
+    assert " WHERE state = 'queued'" in shape(ledger)["indexes"]["jobs_waiting"]
 
 
 # What a database tells of itself: columns with types and the order of their letters, and every index.
@@ -108,7 +114,7 @@ def test_the_migrations_make_exactly_the_schema_on_postgres_too(ledger: Ledger):
 
 
 def test_the_known_revision_is_the_last_script():
-    assert ScriptDirectory.from_config(migrations._config()).get_current_head() == migrations.HEAD
+    assert steps.scripts()[-1].revision == migrations.HEAD
 
 
 def test_an_empty_database_is_upgraded_once(empty: Ledger):
@@ -132,12 +138,15 @@ def test_an_upgrade_that_fails_leaves_the_database_as_it_was(empty: Ledger):
     assert migrations.revision(empty) is None
 
 
-def migrating(url: str, **environment: str) -> subprocess.Popen[bytes]:
-    """`celeriac migrate` as a process of its own."""
-    variables = {**os.environ, "CELERIAC_DATABASE_URL": url.replace("+psycopg", ""), **environment}
-    return subprocess.Popen(
-        [sys.executable, "-m", "celeriac", "migrate"], env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+@pytest.fixture
+def migrating(nursery: Nursery, tmp_path: Path) -> Callable[..., Process]:
+    """`celeriac migrate` as a process of its own; what it says goes to the file `migrate.log`."""
+
+    def start(url: str, *arguments: str, **environment: str) -> Process:
+        variables = {**os.environ, "CELERIAC_DATABASE_URL": url.replace("+psycopg", ""), **environment}
+        return nursery.start(["migrate", *arguments], variables, tmp_path, tmp_path / "migrate.log")
+
+    return start
 
 
 @pytest.fixture(params=DATABASES)
@@ -149,26 +158,32 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return postgres.server().create(f"empty_{next(NUMBERS)}").replace("postgresql:", "postgresql+psycopg:")
 
 
-def test_a_migration_that_is_killed_leaves_nothing_behind_and_can_be_repeated(empty_url: str):
+def test_a_migration_that_is_killed_leaves_nothing_behind_and_can_be_repeated(empty_url: str, migrating, tmp_path):
     killed = migrating(empty_url, CELERIAC_FAILPOINT="before-commit")
-    killed.communicate(timeout=60)
-    assert killed.returncode == -signal.SIGKILL
+    assert killed.wait(60) == -signal.SIGKILL
     ledger = Ledger(empty_url)
     assert migrations.revision(ledger) is None
 
-    again = migrating(empty_url)
+    assert migrating(empty_url).wait(60) == 0
 
-    assert b"0002" in again.communicate(timeout=60)[0]
+    assert migrations.HEAD in (tmp_path / "migrate.log").read_text()
     assert migrations.revision(ledger) == migrations.HEAD
     ledger.close()
 
 
-def fill_at_0001(ledger: Ledger) -> None:
-    """A ledger as revision 0001 left it, with a job in each kind of place."""
+def bring_to(ledger: Ledger, revision: str) -> None:
+    """Make an empty ledger as a program of an older revision left it."""
     with ledger.transaction() as tx:
-        config = migrations._config()
-        config.attributes["connection"] = tx.connection
-        command.upgrade(config, "0001")
+        for step in steps.pending(tx.connection, revision, finish=True):
+            if step.revision <= revision:
+                steps._act(tx.connection, step)
+        tx.connection.exec_driver_sql("ALTER TABLE alembic_version DROP COLUMN made")
+
+
+def fill(ledger: Ledger, revision: str) -> None:
+    """A ledger of an older revision, with a job in each kind of place."""
+    bring_to(ledger, revision)
+    with ledger.transaction() as tx:
         for statement in (
             "INSERT INTO jobs (id, task, state, queue, owner, created_at) VALUES"
             " ('waits', 'add', 'queued', 'default', 'ann', 1), ('ended', 'add', 'succeeded', 'default', 'ann', 1)",
@@ -184,12 +199,17 @@ def fill_at_0001(ledger: Ledger) -> None:
             tx.connection.exec_driver_sql(statement)
 
 
-def test_a_ledger_of_the_first_revision_is_brought_up_with_all_that_is_in_it(empty_url: str):
+@pytest.fixture(params=["0001", "0002"])
+def old(request: pytest.FixtureRequest, empty_url: str) -> Iterator[Ledger]:
+    """A ledger as an older revision left it, with jobs in it."""
     ledger = Ledger(empty_url)
-    fill_at_0001(ledger)
+    fill(ledger, request.param)
+    yield ledger
+    ledger.close()
 
-    assert migrations.upgrade(ledger) is True
 
+def is_whole(ledger: Ledger) -> None:
+    """What was in the older ledger is there and can be worked with."""
     found, _ = read.page(ledger, SYSTEM, Filter(states=("queued",), tasks=("add",), tags=("red",)), None, 10)
     assert [(job.id, job.observed, job.batch) for job in found] == [("waits", False, None)]
     assert read.job(ledger, SYSTEM, "ended").result == "3"
@@ -198,13 +218,151 @@ def test_a_ledger_of_the_first_revision_is_brought_up_with_all_that_is_in_it(emp
     assert [token.tasks for token in keys.all_tokens(ledger)] == [()]
     assert counted(ledger) == {("queued", "default", "add"): 1, ("succeeded", "default", "add"): 1}
     assert [claim.id for claim in take(ledger, 5)] == ["waits"]
+
+
+@pytest.mark.parametrize("finish", [False, True])
+def test_an_older_ledger_is_brought_up_with_all_that_is_in_it(old: Ledger, finish: bool):
+    assert migrations.upgrade(old, finish) is True
+
+    assert standing(old) == ("0003" if finish else "0002", "0003")
+    assert migrations.upgrade(old, finish) is False
+    is_whole(old)
+
+
+@on_sqlite
+def test_an_upgraded_database_has_exactly_the_schema_of_a_new_one(ledger: Ledger, empty: Ledger):
+    fill(empty, "0002")
+    migrations.upgrade(empty)
+    migrations.upgrade(empty, finish=True)
+
+    assert shape(empty) == shape(ledger)
+
+
+@on_postgres
+def test_an_upgraded_database_has_exactly_the_schema_of_a_new_one_on_postgres_too(ledger: Ledger):
+    upgraded = Ledger(postgres.server().create("upgraded").replace("postgresql:", "postgresql+psycopg:"))
+    fill(upgraded, "0002")
+    migrations.upgrade(upgraded)
+    migrations.upgrade(upgraded, finish=True)
+
+    for question in CATALOGUE:
+        assert select(ledger, question) == select(upgraded, question)
+    upgraded.close()
+
+
+@pytest.mark.parametrize("commit", [1, 2])
+@pytest.mark.parametrize("old", ["0002"], indirect=True)
+def test_an_upgrade_killed_at_any_commit_goes_on_where_it_was(old: Ledger, migrating, commit: int):
+    ended = migrating(old.url, "--finish", CELERIAC_FAILPOINT=f"before-commit:{commit}").wait(60)
+    assert ended == -signal.SIGKILL or (ended == 0 and standing(old) == ("0003", "0003"))
+
+    assert migrating(old.url, "--finish").wait(60) == 0
+    assert standing(old) == ("0003", "0003")
+    is_whole(old)
+
+
+@pytest.mark.parametrize("old", ["0002"], indirect=True)
+def test_upgrades_of_an_older_ledger_at_the_same_time_wait_for_each_other(old: Ledger, migrating):
+    processes = [migrating(old.url, "--finish") for _ in range(3)]
+
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    is_whole(old)
+
+
+@pytest.fixture
+def current(empty_url: str) -> Iterator[Ledger]:
+    """A ledger of this version that no other test works on."""
+    ledger = Ledger(empty_url)
+    migrations.upgrade(ledger)
+    yield ledger
     ledger.close()
 
 
-def test_migrations_at_the_same_time_wait_for_each_other(empty_url: str):
+def test_what_the_revision_before_needs_stays_until_it_is_finished(current: Ledger, later_release: None):
+    migrations.upgrade(current)
+    assert standing(current) == ("0003", "9999")
+    assert "reason" in columns(current, "dead_letters")
+    migrations.check(current)
+
+    assert migrations.upgrade(current, finish=True) is True
+    assert standing(current) == ("9999", "9999")
+    assert "reason" not in columns(current, "dead_letters")
+
+
+def test_a_program_of_the_revision_before_works_on_what_is_not_finished(current: Ledger, later_release, monkeypatch):
+    migrations.upgrade(current)
+    monkeypatch.setattr(migrations, "HEAD", "0003")
+
+    migrations.check(current)
+    assert migrations.upgrade(current) is False
+    id = accept(current)
+    assert [job.id for job in take(current)] == [id]
+
+
+def test_a_program_of_the_revision_before_is_refused_when_it_is_finished(current, later_release, monkeypatch):
+    migrations.upgrade(current, finish=True)
+    monkeypatch.setattr(migrations, "HEAD", "0003")
+
+    for act in (migrations.upgrade, migrations.check):
+        with pytest.raises(LedgerVersion, match=r"revision 9999.*does not know"):
+            act(current)
+
+
+def test_what_was_never_finished_is_when_the_revision_after_comes(current: Ledger, later_release, monkeypatch):
+    migrations.upgrade(current)
+    known, latest = steps.scripts(), SimpleNamespace(revision="99991", upgrade=lambda: None)
+    monkeypatch.setattr(steps, "scripts", lambda: [*known, latest])
+    monkeypatch.setattr(migrations, "HEAD", "99991")
+
+    migrations.upgrade(current)
+
+    assert standing(current) == ("9999", "99991")
+    assert "reason" not in columns(current, "dead_letters")
+
+
+@pytest.mark.parametrize("empty_url", [POSTGRES], indirect=True)
+@pytest.mark.parametrize("old", ["0002"], indirect=True)
+def test_an_index_that_a_kill_left_half_built_is_built_anew(old: Ledger):
+    with old.reading() as connection, pytest.raises(IntegrityError):
+        # As a kill would leave it: by its name it is there.
+        connection.exec_driver_sql("CREATE UNIQUE INDEX CONCURRENTLY jobs_waiting ON jobs (owner)")
+
+    migrations.upgrade(old)
+
+    valid = "SELECT indisvalid, indisunique FROM pg_index WHERE indexrelid = CAST('jobs_waiting' AS regclass)"
+    assert select(old, valid) == [(True, False)]
+    is_whole(old)
+
+
+@pytest.mark.parametrize("empty_url", [POSTGRES], indirect=True)
+@pytest.mark.parametrize("old", ["0002"], indirect=True)
+def test_a_step_that_has_to_wait_lets_others_pass(old: Ledger, migrating, wait_until):
+    with old.transaction() as held:  # somebody works on a job, and takes his time
+        held.connection.exec_driver_sql("UPDATE jobs SET cost = 1")
+        process = migrating(old.url, "--finish")
+        blocked = "SELECT 1 FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND relation = CAST('jobs' AS regclass)"
+        building = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%'"
+        wait_until(lambda: select(old, building) or select(old, blocked), "the migration to begin")
+        assert [accept_as_0002(old, number) for number in range(50)] == [None] * 50
+        assert process.poll() is None
+
+    assert process.wait(60) == 0
+    assert standing(old) == ("0003", "0003")
+
+
+def accept_as_0002(ledger: Ledger, number: int) -> None:
+    """Write a job as a program of revision 0002 does."""
+    with ledger.transaction() as tx:
+        tx.connection.exec_driver_sql(
+            "INSERT INTO jobs (id, task, state, queue, owner, created_at) VALUES"
+            f" ('new-{number}', 'add', 'queued', 'default', 'ann', 1)"
+        )
+
+
+def test_migrations_of_an_empty_database_at_the_same_time_wait_for_each_other(empty_url: str, migrating):
     processes = [migrating(empty_url) for _ in range(3)]
 
-    assert [(process.communicate(timeout=60)[1], process.returncode) for process in processes] == [(None, 0)] * 3
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
     ledger = Ledger(empty_url)
     assert migrations.revision(ledger) == migrations.HEAD
     ledger.close()
@@ -213,12 +371,12 @@ def test_migrations_at_the_same_time_wait_for_each_other(empty_url: str):
 @on_sqlite
 def test_a_newer_database_is_refused_and_left_alone(ledger: Ledger):
     write_revision(ledger, "9999")
-    before = shape(ledger)
+    before = shape(ledger), standing(ledger)
 
     for act in (migrations.upgrade, migrations.check):
         with pytest.raises(LedgerVersion, match=r"revision 9999.*does not know.*newer"):
             act(ledger)
-    assert (shape(ledger), migrations.revision(ledger)) == (before, "9999")
+    assert (shape(ledger), standing(ledger)) == before
 
 
 def test_an_empty_database_says_what_to_do(empty: Ledger):
@@ -227,7 +385,7 @@ def test_an_empty_database_says_what_to_do(empty: Ledger):
 
 
 def test_an_older_database_says_what_to_do(ledger: Ledger, later_release: None):
-    with pytest.raises(LedgerVersion, match=r"at revision 0002, this program needs 9999\. Run `celeriac migrate`"):
+    with pytest.raises(LedgerVersion, match=r"at revision 0003, this program needs 9999\. Run `celeriac migrate`"):
         migrations.check(ledger)
 
 
@@ -251,7 +409,7 @@ def test_an_older_database_is_copied_before(ledger: Ledger, later_release: None,
 
     assert copy == tmp_path / "ledger.db.before-9999"
     copied = Ledger(f"sqlite:///{copy}")
-    assert migrations.revision(copied) == "0002"
+    assert migrations.revision(copied) == "0003"
     assert kinds(copied, id) == ["submitted"]
     copied.close()
 

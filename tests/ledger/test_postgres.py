@@ -180,6 +180,7 @@ def test_a_commit_that_is_not_answered_is_not_called_refused(hurt: Ledger, monke
     with pytest.raises(LedgerUncertain, match="same Idempotency-Key"):
         accept(hurt, id="perhaps")
     monkeypatch.undo()
+    assert accept(hurt, id="perhaps") == "perhaps"
 
     assert select(hurt, "SELECT id FROM jobs") == [("perhaps",)]
 

@@ -20,7 +20,7 @@ from ledger.plans import caught, plan
 pytestmark = on_sqlite  # whose planner keeps no statistics, and is told what to use
 ANN = Principal("ann", PERMISSIONS[Role.SUBMITTER])
 # A walk along a partial index touches only jobs that wait, run or have ended.
-PARTIAL = re.compile("SCAN jobs USING (COVERING )?INDEX jobs_(ready|due|running|expiring|finished)")
+PARTIAL = re.compile("SCAN jobs USING (COVERING )?INDEX jobs_(waiting|due|running|expiring|finished)")
 LARGE = ("jobs", "payloads", "events", "tags", "chords", "chord_parts", "idempotency", "unique_keys", "batches")
 
 

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from celeriac.access import Role
-from celeriac.jobs import Failure, Message, Submission, new_id
-from celeriac.ledger import submit
+from celeriac.jobs import Failure, Message, Submission, Worker, new_id
+from celeriac.ledger import nodes, submit
 from web.house import House, unique
 
 JOBS = "/api/v1/jobs"
@@ -373,6 +373,20 @@ def test_a_running_job_is_asked_to_stop(shared: House):
     shared.finish(claimed)
 
 
+@pytest.mark.parametrize(("pool", "cooperative"), [("prefork", False), ("threads", True)])
+def test_the_answer_to_a_cancel_says_whether_it_waits_for_the_jobs_help(own: House, pool: str, cooperative: bool):
+    node = Worker("w1@host/7f3a", "w1@host", "host", 1, ("q",), ("echo",), 2, pool, "0.1.0", 0, 0, None, None)
+    own.ledger.do(nodes.register, node)
+    runs, waits = own.submit(queue="q")["id"], own.submit(queue="waits")["id"]
+    own.take("q")
+
+    again = [own.client().put(place(runs, "/cancellation")).json()["cooperative"] for _ in range(2)]
+    assert again == [cooperative, cooperative]
+    assert own.client().put(place(waits, "/cancellation")).json()["cooperative"] is False
+    [worker] = own.client().get("/api/v1/workers").json()["workers"]
+    assert (worker["pool"], worker["cooperative"]) == (pool, cooperative)
+
+
 def test_an_ended_job_cannot_be_cancelled(shared: House):
     queue = unique("queue")
     shared.submit(queue=queue)
@@ -423,8 +437,8 @@ def test_workers_are_told(shared: House, worker_of_the_house: str):
     ]
 
     assert list(worker) == [
-        "id", "name", "host", "pid", "queues", "concurrency", "pool", "online", "running", "started_at", "beat_at",
-        "version",
+        "id", "name", "host", "pid", "queues", "concurrency", "pool", "cooperative", "online", "running", "started_at",
+        "beat_at", "version",
     ]  # fmt: skip
     assert (worker["online"], worker["queues"], worker["concurrency"]) == (True, ["default"], 2)
 

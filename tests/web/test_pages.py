@@ -168,9 +168,8 @@ def is_answer(error: object) -> bool:
         JobsNeverEnd,
         JobWaits,
         LedgerVersion,
-        ResultNotStorable,
         Unroutable,
     )
 
-    private = (CannotStart, CeleriacError, JobsNeverEnd, JobWaits, LedgerVersion, ResultNotStorable, Unroutable)
+    private = (CannotStart, CeleriacError, JobsNeverEnd, JobWaits, LedgerVersion, Unroutable)
     return isinstance(error, type) and issubclass(error, CeleriacError) and error not in private

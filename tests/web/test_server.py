@@ -3,12 +3,14 @@
 import os
 import signal
 import socket
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE, Popen
 
 import httpx
 import pytest
+from instance import until
 
 from celeriac.errors import CannotStart, LedgerVersion
 from celeriac.ledger import close_ledger
@@ -66,21 +68,55 @@ def test_a_folder_of_pages_without_an_index_is_refused(tmp_path: Path):
         serve(load(home=tmp_path, port=0), app, tmp_path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_process_in_order(tmp_path: Path, blank_sqlite: Path, number: int):
+@pytest.fixture
+def served(tmp_path: Path, blank_sqlite: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Popen[str], str]]:
+    """A web process of its own and its address; it drains for as many seconds as the test says, else for none."""
     (tmp_path / "ledger.db").write_bytes(blank_sqlite.read_bytes())
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=environment,
-    )  # fmt: skip
+    drain = str(getattr(request, "param", 0))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "CELERIAC_DRAIN_SECONDS": drain}
+    process = Popen([sys.executable, "-c", SCRIPT, str(tmp_path)], stdout=PIPE, stderr=PIPE, text=True, env=environment)
     try:
         assert process.stdout
-        address = process.stdout.readline().strip()
-        with httpx.Client(base_url=address, trust_env=False) as client:  # its connection stays open
-            assert client.get("/healthz").status_code == 200
-            process.send_signal(number)
-            out, errors = process.communicate(timeout=30)
+        yield process, process.stdout.readline().strip()
     finally:
         process.kill()
-    assert (process.returncode, out, errors) == (0, "ended\n", "")
+        process.communicate()
+
+
+def ended(process: Popen[str]) -> tuple[int, str, str]:
+    out, errors = process.communicate(timeout=30)
+    return process.returncode, out, errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_process_in_order(served: tuple[Popen[str], str], number: int):
+    process, address = served
+    with httpx.Client(base_url=address, trust_env=False) as client:  # its connection stays open
+        assert client.get("/healthz").status_code == 200
+        process.send_signal(number)
+
+        assert ended(process) == (0, "ended\n", "")
+
+
+@pytest.mark.parametrize("served", [60], indirect=True)
+def test_a_process_told_to_stop_is_not_ready_and_still_serves(served: tuple[Popen[str], str]):
+    process, address = served
+    with httpx.Client(base_url=address, trust_env=False) as client:
+        assert client.get("/readyz").status_code == 200
+        process.send_signal(signal.SIGTERM)
+        until(lambda: client.get("/readyz").status_code == 503, "it to say that it is not ready")
+
+        assert client.get("/readyz").json()["code"] == "stopping"
+        answer = client.get("/api/v1/jobs")
+        assert (answer.status_code, answer.headers["connection"]) == (401, "close")
+        process.send_signal(signal.SIGTERM)  # enough
+        assert ended(process) == (0, "ended\n", "")
+
+
+@pytest.mark.parametrize("served", [0.2], indirect=True)
+def test_a_drained_process_ends_by_itself(served: tuple[Popen[str], str]):
+    process, address = served
+    assert httpx.get(f"{address}/healthz", trust_env=False).status_code == 200
+    process.send_signal(signal.SIGTERM)
+
+    assert ended(process) == (0, "ended\n", "")

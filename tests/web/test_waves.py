@@ -1,12 +1,13 @@
 """Waves: requests that come together share a commit, and a lone one does not wait."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
 
-from celeriac.errors import LedgerUnavailable
+from celeriac.errors import LedgerBusy, LedgerUnavailable, LedgerUncertain
+from celeriac.web import waves as module
 from celeriac.web.waves import Waves
 
 
@@ -19,6 +20,16 @@ class Commits:
 
     def add(self, move: Any, item: Any, callback: Callable[[Any], None]) -> None:
         self.waiting.append(callback)
+
+    def withdraw(self, callbacks: Collection[Callable[[Any], None]]) -> list[Callable[[Any], None]]:
+        found = [callback for callback in self.waiting if callback in callbacks]
+        self.waiting = [callback for callback in self.waiting if callback not in callbacks]
+        return found
+
+    def begin(self) -> list[Callable[[Any], None]]:
+        """Take what was handed over, as a commit that is not answered."""
+        taken, self.waiting = self.waiting, []
+        return taken
 
     def commit(self, answer: Any = "kept") -> None:
         self.sizes.append(len(self.waiting))
@@ -116,5 +127,49 @@ def test_no_request_is_forgotten_however_they_come():
             group.commit()
             await asyncio.sleep(0.001)
         assert sum(group.sizes) == 167
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.02)
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+
+
+def test_everybody_is_answered_though_the_ledger_never_does(impatient: None):
+    async def run() -> None:
+        group = Commits()
+        waves = Waves(group)  # type: ignore[arg-type]
+        begun = waves.add(len, 1)  # type: ignore[arg-type]
+        await turns()
+        [late] = group.begin()
+        waiting = [waves.add(len, n) for n in range(30)]  # type: ignore[arg-type]
+
+        answers = await asyncio.wait_for(asyncio.gather(begun, *waiting, return_exceptions=True), 10)
+        assert [type(answer) for answer in answers] == [LedgerUncertain, *[LedgerBusy] * 30]
+        assert group.waiting == []  # "nothing was accepted" is true
+        late("kept")  # the ledger comes back
+        again = waves.add(len, 1)  # type: ignore[arg-type]
+        await turns()
+        group.commit()
+        assert await again == "kept"
+
+    asyncio.run(run())
+
+
+def test_only_so_many_wait(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "WAITING_MOST", 3)
+
+    async def run() -> None:
+        group = Commits()
+        waves = Waves(group)  # type: ignore[arg-type]
+        futures = [waves.add(len, n) for n in range(3)]  # type: ignore[arg-type]
+        with pytest.raises(LedgerBusy, match="3 requests wait"):
+            waves.add(len, 4)  # type: ignore[arg-type]
+        await turns()
+        group.commit()
+        assert await asyncio.gather(*futures) == ["kept"] * 3
+        waves.add(len, 5).cancel()  # type: ignore[arg-type]
 
     asyncio.run(run())

@@ -1,6 +1,10 @@
 """Waiting for a result: an end whose announcement was lost is found, whatever else is announced meanwhile."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from conformance.moves import accept
@@ -72,3 +76,30 @@ def test_empty_news_mean_to_look_at_everything(consumer, ledger, app):
     consumer.drain_events()
 
     assert settled(app, result)
+
+
+SCRIPT = """
+import os
+from celery.exceptions import TimeoutError
+from celeriac import Celeriac
+
+app = Celeriac("waits")
+result = app.send_task("nobody.knows", queue="none")
+try:
+    result.get(timeout=0.01)
+except TimeoutError:
+    pass
+if os.fork() == 0:
+    raise SystemExit  # a child that ends leaves its parent's ear alone
+os.wait()
+print(len(os.listdir(os.environ["NEWS"])), flush=True)
+"""
+
+
+def test_a_program_that_has_waited_leaves_no_ear_behind(app: Celeriac, ledger: Ledger):
+    news = Path(ledger.url.removeprefix("sqlite:///")).with_suffix(".news")
+    words = [sys.executable, "-X", "dev", "-W", "error", "-W", "ignore::DeprecationWarning", "-c", SCRIPT]
+    done = subprocess.run(words, env={**os.environ, "NEWS": str(news)}, capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, done.stdout, "unclosed" in done.stderr) == (0, "1\n", False), done.stderr
+    assert os.listdir(news) == []

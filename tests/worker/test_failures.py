@@ -6,7 +6,7 @@ import celery
 
 import celeriac
 from celeriac.worker import failures
-from celeriac.worker.failures import failure_of, shortened
+from celeriac.worker.failures import crashed, failure_of, shortened
 
 HEAD = "Traceback (most recent call last):\n"
 CELERY = f'  File "{celery.__file__.replace("__init__", "app/trace")}", line 5, in trace_task\n    R = fun()\n'
@@ -45,3 +45,16 @@ def test_the_demos_tasks_are_shown_as_a_users():
     demo = f'  File "{Path(celeriac.__file__).parent}/demo/tasks.py", line 1, in divide\n    return x / y\n'
 
     assert shortened(HEAD + CELERY + demo + "ZeroDivisionError\n") == HEAD + demo + "ZeroDivisionError\n"
+
+
+CRASH = "Fatal Python error: Segmentation fault\n\nCurrent thread 0x1 (most recent call first):\n"
+CRASHED = '  File "/srv/tasks.py", line 3 in crash\n'
+RUNNING = f'  File "{celery.__file__.replace("__init__", "app/trace")}", line 5 in trace_task\n'
+
+
+def test_the_stack_of_a_crash_ends_where_the_task_began():
+    assert crashed(CRASH + CRASHED + RUNNING + CRASHED) == (CRASH + CRASHED).rstrip()
+
+
+def test_the_stack_of_a_crash_outside_the_users_code_stays_whole():
+    assert crashed(CRASH + RUNNING) == CRASH + RUNNING

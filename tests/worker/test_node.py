@@ -175,7 +175,7 @@ def test_a_job_whose_claim_is_under_way_is_nobodys_stray(house: House, ledger: L
         house.node.strays()
         house.node.inbox.drain()
 
-    house.node._claimed(1, [job])
+    house.node._claimed(1, [], [job])
     house.settle()
     assert kinds(ledger, id) == ["submitted", "claimed"]
     assert house.node.holds(job)

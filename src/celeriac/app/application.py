@@ -125,17 +125,26 @@ class Owned(Connected):
         # A class attribute that is a plain function would become a method of the task.
         if callable(options.get("cost")):
             options["cost"] = staticmethod(options["cost"])
-        return super()._task_from_fun(awaited(fun), *args, **options)  # type: ignore[misc]
+        task = super()._task_from_fun(awaited(fun), *args, **options)  # type: ignore[misc]
+        check_priority(task.priority, task.name)
+        return task
 
     def register_task(self, task: Any, **options: Any) -> Any:
         """Register a task made by a class."""
         if inspect.iscoroutinefunction(task.run):
             task.run = awaited(task.run)
+        check_priority(task.priority, task.name)
         return super().register_task(task, **options)  # type: ignore[misc]
 
     def job(self, id: str) -> Job:
         """Return the job behind a task id. Raises JobNotFound, where AsyncResult would say PENDING."""
         return read.job(self.ledger, SYSTEM, id)
+
+
+def check_priority(priority: Any, task: str = "A task") -> None:
+    """Refuse a priority of a task's own that no job can have. Raises CannotStart."""
+    if priority is not None and not (type(priority) is int and 0 <= priority <= 9):
+        raise CannotStart(f"{task} has the priority {priority!r}. It is a whole number from 0 to 9, higher first.")
 
 
 def take_over(app: Any) -> None:
@@ -168,6 +177,7 @@ class Celeriac(Owned, celery.Celery):
 
     def task(self, *args: Any, **options: Any) -> Any:
         """Make a task of a function. Unlike Celery's, it belongs to this app alone unless `shared=True`."""
+        check_priority(options.get("priority"))
         options.setdefault("shared", False)  # what one app may run over HTTP, another should not by accident
         return super().task(*args, **options)
 
@@ -177,6 +187,7 @@ class Celeriac(Owned, celery.Celery):
         if "queue" in options:
             options["own_queue"] = options.pop("queue")
         priority = options.pop("priority", None)
+        check_priority(priority, options.get("name") or fun.__name__)
         task = super()._task_from_fun(fun, *args, **options)
         if priority is not None:
             type(task).priority = priority
@@ -228,7 +239,8 @@ def _import_trouble(module_name: str, error: BaseException) -> str:
         trace = trace.tb_next
     if isinstance(error, SyntaxError):
         place = f" at {error.filename}:{error.lineno}"
-    return f"The app {module_name} cannot be imported: {type(error).__name__}: {error}{place}"
+    kind = "" if isinstance(error, CannotStart) else f"{type(error).__name__}: "
+    return f"The app {module_name} cannot be imported: {kind}{error}{place}"
 
 
-__all__ = ["Celeriac", "Connected", "LedgerAMQP", "Owned", "load_app", "take_over"]
+__all__ = ["Celeriac", "Connected", "LedgerAMQP", "Owned", "check_priority", "load_app", "take_over"]

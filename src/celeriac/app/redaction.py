@@ -17,6 +17,8 @@ import msgspec
 REDACTED = "[redacted]"
 _MARK = b'"[redacted]"'
 _PIECES = re.compile(r"[a-z0-9]+")
+# A value that goes by a name in a line of text, as in `token=…`, `"token": "…"` and `Authorization: Bearer …`.
+_NAMED = re.compile(r"""([\w-]+)(["']?\s*[:=]\s*)("[^"]*"|'[^']*'|(?:Bearer |Basic )?[^\s,;&)}\]]+)""", re.IGNORECASE)
 _CHOICE = re.compile(r"\[.*?\]")
 _LOWER = bytes(range(256)).lower()
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -58,6 +60,12 @@ class Redaction:
         if isinstance(value, (list, tuple)):
             return [self.value(item, depth - 1) for item in value] if depth else REDACTED
         return value
+
+    def line(self, text: str) -> str:
+        """Return a line of a log with the values replaced that stand behind a hiding name."""
+        if not self.suspects(text.encode("utf-8", "replace")):
+            return text
+        return _NAMED.sub(lambda found: found[1] + found[2] + REDACTED if self.hides(found[1]) else found[0], text)
 
     def raw(self, text: bytes, depth: int = 200) -> bytes:
         """Return JSON with what is hidden replaced; every other value stays byte for byte."""

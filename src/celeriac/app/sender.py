@@ -91,6 +91,7 @@ class LedgerAMQP(AMQP):
             submission = self._submission(name, message, str(getattr(queue, "name", queue)), options)
             box = capture.get()
             if box is None or not box.takes(submission):
+                self.app.ledger.backlog.check()
                 self.app.ledger.do(submit, submission)
             signals.after_task_publish.send(
                 sender=name, body=message.body, headers=message.headers, exchange="", routing_key=submission.queue
@@ -118,7 +119,7 @@ class LedgerAMQP(AMQP):
             sender=name, body=body, exchange="", routing_key=queue, declare=[], headers=headers, properties=properties,
             retry_policy={},
         )  # fmt: skip
-        return _submission(self.app, headers, properties, body, queue)
+        return submission_of(self.app, headers, properties, body, queue)
 
     @property
     def routes(self) -> list[Any]:
@@ -156,7 +157,8 @@ def _matches(queue: Queue, key: str) -> bool:
     return re.fullmatch(expression, key) is not None
 
 
-def _submission(app: Any, headers: dict[str, Any], properties: dict[str, Any], body: Any, queue: str) -> Submission:
+def submission_of(app: Any, headers: dict[str, Any], properties: dict[str, Any], body: Any, queue: str) -> Submission:
+    """Make a submission of what Celery would send. Raises ValueError and what a task's own code raises."""
     content_type, _, data = dumps(body, serializer="json")
     if content_type != "application/json":
         raise CeleriacError("Only JSON messages can be kept in the ledger.")

@@ -156,7 +156,10 @@ def _each(move: Callable[[str], Any], ids: tuple[str, ...], as_json: bool) -> in
 
 
 def _now(job: dict[str, Any]) -> str:
-    return "running, and told to stop" if job["state"] == State.RUNNING else str(job["state"])
+    if job["state"] != State.RUNNING:
+        return str(job["state"])
+    slow = ": its worker's pool cannot end it from outside, so it stops where it next reports progress"
+    return f"running, and told to stop{slow if job.get('cooperative') else ''}"
 
 
 def _show(rows: list[dict[str, Any]]) -> None:

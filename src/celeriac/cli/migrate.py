@@ -1,7 +1,8 @@
 """`celeriac migrate`: bring the database to the version of this program.
 
-An existing SQLite file is copied first. Run it once before the processes of a new version start;
-`dev` and `demo` do it by themselves.
+An existing SQLite file is copied first. Run it once before the processes of a new version start, those of the version
+before may go on meanwhile; and once more, with `--finish`, when none of them is left. `dev` and `demo` do all by
+themselves.
 """
 
 from pathlib import Path
@@ -16,8 +17,9 @@ from celeriac.cli.output import console, suggest
 @click.command("migrate")
 @home_option
 @click.option("--check", "check_only", is_flag=True, help="Change nothing; exit 1 when there is something to do.")
-def command(home: Path | None, check_only: bool) -> None:
-    """Bring the database to this version.
+@click.option("--finish", is_flag=True, help="Also take away what only processes of the version before needed.")
+def command(home: Path | None, check_only: bool, finish: bool) -> None:
+    """Bring the database to this version, while processes of the version before go on.
 
     An SQLite file is copied beside itself before it is changed.
     """
@@ -34,6 +36,10 @@ def command(home: Path | None, check_only: bool) -> None:
     copy = migrations.copy_before_upgrade(ledger)
     if copy:
         console().print(f"Copied the database to {copy}.")
-    changed = migrations.upgrade(ledger)
+    changed = migrations.upgrade(ledger, finish)
     console().print(f"The database {'is now' if changed else 'was already'} at this version ({migrations.head()}).")
-    suggest("celeriac check")
+    if migrations.is_finished(ledger):
+        suggest("celeriac check")
+    else:
+        console().print("Processes of the version before may go on. When none of them is left, finish it.")
+        suggest("celeriac migrate --finish")

@@ -65,7 +65,7 @@ class Secret(click.ParamType[str]):
 
 WORDS, ADDRESS, SECRET = Words(), Address(), Secret()
 
-ATTEMPTS = 5  # a person waits at the terminal: a server that is not there is told after four seconds
+PATIENCE_SECONDS = 4.0  # a person waits at the terminal for what cannot be had
 
 FILTERS: dict[str, tuple[str, click.ParamType[Any]]] = {
     "state": (f"One or more of {', '.join(State)}.", WORDS),
@@ -152,9 +152,7 @@ class Server:
         from celeriac.client import Client, Unreachable
 
         def opened(url: str | None) -> Client:
-            client = command.with_resource(Client(url, token))
-            client.attempts = ATTEMPTS
-            return client
+            return command.with_resource(Client(url, token, PATIENCE_SECONDS))
 
         url = self.url or _variable("CELERIAC_URL", ADDRESS)
         token = self.token or _variable("CELERIAC_TOKEN", SECRET)

@@ -1,4 +1,4 @@
-"""`celeriac token`: make, list and revoke tokens, and print a one-time login link.
+"""`celeriac token`: make, list and revoke tokens, print a one-time login link, end sessions.
 
 These commands work on the ledger directly, so they need its database, not a token. A token's secret
 is shown once, alone on stdout.
@@ -96,14 +96,23 @@ def list_(home: Path | None, as_json: bool) -> None:
 
 
 @command.command("revoke")
-@click.argument("tokens", nargs=-1, required=True)
+@click.argument("tokens", nargs=-1)
 @click.option("--all", "several", is_flag=True, help="Every token of a name, if several have it.")
+@click.option("--sessions", metavar="OWNER", help="End all logins of this owner in the browser.")
 @home_option
-def revoke(tokens: tuple[str, ...], several: bool, home: Path | None) -> None:
-    """Revoke TOKENS by id or name; they stop working at once."""
+def revoke(tokens: tuple[str, ...], several: bool, sessions: str | None, home: Path | None) -> None:
+    """Revoke TOKENS by id or name; they stop working within a second.
+
+    What was accepted with a token stays accepted: its jobs run, and operations it began go on.
+    """
     from celeriac.ledger import keys
 
+    if not tokens and sessions is None:
+        raise click.UsageError("Name a token, or an owner with --sessions.")
     ledger = _ledger(home)
+    if sessions is not None:
+        count = keys.end_sessions(ledger, sessions)
+        click.echo(f"Ended {count} session{'' if count == 1 else 's'} of {sessions}.")
     for token in tokens:
         ids = [known.id for known in keys.all_tokens(ledger) if known.name == token and _in_force(known)]
         if len(ids) > 1 and not several:

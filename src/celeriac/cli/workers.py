@@ -1,6 +1,6 @@
 """`celeriac workers`: the worker nodes, what they work on, and how much.
 
-Whether one is online is the keeper's judgement, not a ping.
+Whether one is online is the keeper's judgement, not a ping; that it is stuck it says itself.
 """
 
 from typing import Any
@@ -30,8 +30,8 @@ def _show(workers: list[dict[str, Any]]) -> None:
     if not workers:
         notes().print("No workers are online.")
         return
-    states = ["online" if worker["online"] else "gone" for worker in workers]
-    styles = {"online": "green", "gone": "bright_black"}
+    states = [_state(worker) for worker in workers]
+    styles = {"online": "green", "stuck": "red", "gone": "bright_black"}
     table([
         Column("worker", [worker["name"] for worker in workers], least=12),
         Column("state", states, styles=[styles[state] for state in states]),
@@ -40,3 +40,9 @@ def _show(workers: list[dict[str, Any]]) -> None:
         Column("queues", [", ".join(worker["queues"]) for worker in workers], 1, least=8),
         Column("since", [local(worker["started_at"]) for worker in workers], 3),
     ])  # fmt: skip
+
+
+def _state(worker: dict[str, Any]) -> str:
+    if not worker["online"]:
+        return "gone"
+    return "stuck" if worker.get("stuck") else "online"

@@ -1,11 +1,12 @@
 """What a request is and how its answer is read; for both clients, which only differ in sending it.
 
 A submit carries an Idempotency-Key of its own, so it is sent again safely when the connection
-breaks or the server asks for patience; so is everything that only reads.
+breaks or the server asks for patience; so is everything that only reads. How long: `Patience`.
 """
 
 import json
 import os
+import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ from urllib.parse import quote
 
 import httpx
 
-from celeriac.errors import CannotStart, CeleriacError, Fault
+from celeriac import clock
+from celeriac.errors import CannotStart, CeleriacError, Fault, LedgerUncertain
 from celeriac.jobs import new_id
 from celeriac.settings import Settings, load
 
@@ -22,7 +24,10 @@ Json: TypeAlias = dict[str, Any]
 
 TIMEOUT_SECONDS = 30.0
 WAIT_SECONDS = 30.0
-ATTEMPTS, PAUSE_SECONDS = 7, 0.24  # 15 seconds in all, each pause twice the one before
+PATIENCE_SECONDS = 30.0
+PAUSE_SECONDS, PAUSE_SECONDS_MOST = 0.2, 5.0
+# The server is busy or asks for patience; or a proxy in front of it finds none that answers.
+NOT_NOW, NOBODY_THERE = (429, 503), (502, 504)
 
 
 class ClientError(CeleriacError):
@@ -131,17 +136,33 @@ def read(response: httpx.Response) -> Json:
         raise ClientError(response.status_code, "not-celeriac", "Not an answer of Celeriac", detail) from None
 
 
-def pause(
-    call: Call, attempt: int, outcome: httpx.Response | httpx.TransportError, attempts: int = ATTEMPTS
-) -> float | None:
-    """Return how long to wait before sending a call again, or None when this outcome stands."""
-    unsent = isinstance(outcome, httpx.ConnectError | httpx.ConnectTimeout)
-    again = outcome.status_code == 503 if isinstance(outcome, httpx.Response) else call.safe or unsent
-    if not again or attempt + 1 >= attempts:
-        return None
-    after = outcome.headers.get("Retry-After", "") if isinstance(outcome, httpx.Response) else ""
-    pause: float = PAUSE_SECONDS * 2**attempt
-    return max(pause, min(float(after), 30.0)) if after.isdigit() else pause
+class Patience:
+    """How long a call is sent again: for so many seconds, after pauses that grow, and not before the server says.
+
+    The pauses are random within bounds, so that those who failed together do not come back together.
+    """
+
+    def __init__(self, call: Call, seconds: float) -> None:
+        self._call = call
+        self._until = clock.monotonic() + seconds + call.wait
+        self._most = PAUSE_SECONDS
+
+    def pause(self, outcome: httpx.Response | httpx.TransportError) -> float | None:
+        """Return how long to wait before sending the call again, or None when this outcome stands."""
+        if not self._passes(outcome):
+            return None
+        asked = outcome.headers.get("Retry-After", "") if isinstance(outcome, httpx.Response) else ""
+        pause = random.uniform(self._most / 2, self._most) + (float(asked) if asked.isdecimal() else 0)
+        self._most = min(2 * self._most, PAUSE_SECONDS_MOST)
+        return pause if clock.monotonic() + pause <= self._until else None
+
+    def _passes(self, outcome: httpx.Response | httpx.TransportError) -> bool:
+        """Say whether asking again may help, and does nothing twice that must be done once."""
+        if isinstance(outcome, httpx.TransportError):
+            return self._call.safe or isinstance(outcome, httpx.ConnectError | httpx.ConnectTimeout)
+        if self._call.safe:
+            return outcome.status_code in NOT_NOW + NOBODY_THERE
+        return outcome.status_code in NOT_NOW and LedgerUncertain.code not in outcome.text
 
 
 def unreachable(base_url: str, error: httpx.TransportError) -> Unreachable:

@@ -5,10 +5,9 @@ What is here is only how a request is sent. Next: calls.py.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from itertools import count
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import httpx
 
@@ -16,16 +15,82 @@ from celeriac.client import calls
 from celeriac.client.calls import Call, Deadline, Json
 from celeriac.states import is_final
 
+Answer = TypeVar("Answer")
 
-class Client:
+
+class Requests(Generic[Answer]):
+    """What both ask for; a Client returns the answer, an AsyncClient what to await for it."""
+
+    def _send(self, call: Call) -> Answer:
+        raise NotImplementedError
+
+    def submit(self, task: str, args: Any = None, **options: Any) -> Answer:
+        """Submit a job and return it.
+
+        Options: queue, priority, run_at, delay, expires_at, max_attempts, time_limit, soft_time_limit, tags,
+        unique, idempotency_key.
+        """
+        return self._send(calls.submit(task, args, options))
+
+    def submit_batch(self, submissions: Sequence[Json], idempotency_key: str | None = None) -> Answer:
+        """Submit up to 1,000 jobs, all or none; returns `batch` and `jobs`. `submission` makes each."""
+        return self._send(calls.submit_batch(submissions, idempotency_key))
+
+    def batch(self, id: str) -> Answer:
+        """Return a batch with the progress of its jobs."""
+        return self._send(calls.noun("batches", id))
+
+    def job(self, id: str, wait: float = 0) -> Answer:
+        """Return a job; with `wait`, as soon as it has ended or else after so many seconds (60 at most)."""
+        return self._send(calls.job(id, wait))
+
+    def cancel(self, id: str) -> Answer:
+        """Cancel a job and return it."""
+        return self._send(calls.cancel(id))
+
+    def retry(self, id: str) -> Answer:
+        """Send a failed or cancelled job through again and return it."""
+        return self._send(calls.retry(id))
+
+    def cancel_all(self, everything: bool = False, **filter: Any) -> Answer:
+        """Begin to cancel all jobs that a filter of `jobs` matches now; returns the operation.
+
+        Without a filter only if `everything` is said.
+        """
+        return self._send(calls.operate("/cancellations", filter, everything))
+
+    def retry_all(self, everything: bool = False, **filter: Any) -> Answer:
+        """Begin to retry all jobs that a filter of `jobs` matches now; returns the operation."""
+        return self._send(calls.operate("/retries", filter, everything))
+
+    def operation(self, id: str) -> Answer:
+        """Return an operation with its counts so far."""
+        return self._send(calls.noun("operations", id))
+
+    def pause(self, queue: str) -> Answer:
+        """Let no job of a queue start any more; returns the queue."""
+        return self._send(calls.queue(queue, "PUT", "/pause"))
+
+    def resume(self, queue: str) -> Answer:
+        """Let the jobs of a paused queue start again; returns the queue."""
+        return self._send(calls.queue(queue, "DELETE", "/pause"))
+
+    def stats(self, minutes: int = 60) -> Answer:
+        """Return counts, queues, slots, and what ended in the last minutes."""
+        return self._send(Call("GET", "/stats", {"minutes": minutes}))
+
+
+class Client(Requests[Json]):
     """A synchronous client, safe to share between threads. Use it as a context manager, or `close` it.
 
-    A server that starts again, or is busy (503), has 15 seconds: a call is sent `attempts` times at most.
+    A server that starts again, is busy (503) or asks for patience (429) has `patience` seconds; 0 is none.
     """
 
-    def __init__(self, base_url: str | None = None, token: str | None = None) -> None:
+    def __init__(
+        self, base_url: str | None = None, token: str | None = None, patience: float = calls.PATIENCE_SECONDS
+    ) -> None:
         self.base_url, self.headers = calls.access(base_url, token)
-        self.attempts = calls.ATTEMPTS
+        self.patience = patience
         self._http = httpx.Client(base_url=self.base_url, headers=self.headers, trust_env=False)
 
     def __enter__(self) -> "Client":
@@ -39,26 +104,6 @@ class Client:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
-
-    def submit(self, task: str, args: Any = None, **options: Any) -> Json:
-        """Submit a job and return it.
-
-        Options: queue, priority, run_at, delay, expires_at, max_attempts, time_limit, soft_time_limit, tags,
-        unique, idempotency_key.
-        """
-        return self._send(calls.submit(task, args, options))
-
-    def submit_batch(self, submissions: Sequence[Json], idempotency_key: str | None = None) -> Json:
-        """Submit up to 1,000 jobs, all or none; returns `batch` and `jobs`. `submission` makes each."""
-        return self._send(calls.submit_batch(submissions, idempotency_key))
-
-    def batch(self, id: str) -> Json:
-        """Return a batch with the progress of its jobs."""
-        return self._send(calls.noun("batches", id))
-
-    def job(self, id: str, wait: float = 0) -> Json:
-        """Return a job; with `wait`, as soon as it has ended or else after so many seconds (60 at most)."""
-        return self._send(calls.job(id, wait))
 
     def wait(self, id: str, timeout: float | None = None) -> Json:
         """Return a job once it has ended. Raises TimeoutError when the time is over before."""
@@ -87,40 +132,9 @@ class Client:
             yield from page["events"]
             following = page["after"]
 
-    def cancel(self, id: str) -> Json:
-        """Cancel a job and return it."""
-        return self._send(calls.cancel(id))
-
-    def retry(self, id: str) -> Json:
-        """Send a failed or cancelled job through again and return it."""
-        return self._send(calls.retry(id))
-
-    def cancel_all(self, everything: bool = False, **filter: Any) -> Json:
-        """Begin to cancel all jobs that a filter of `jobs` matches now; returns the operation.
-
-        Without a filter only if `everything` is said.
-        """
-        return self._send(calls.operate("/cancellations", filter, everything))
-
-    def retry_all(self, everything: bool = False, **filter: Any) -> Json:
-        """Begin to retry all jobs that a filter of `jobs` matches now; returns the operation."""
-        return self._send(calls.operate("/retries", filter, everything))
-
-    def operation(self, id: str) -> Json:
-        """Return an operation with its counts so far."""
-        return self._send(calls.noun("operations", id))
-
     def queues(self) -> list[Json]:
         """Return the queues."""
         return list(self._send(Call("GET", "/queues"))["queues"])
-
-    def pause(self, queue: str) -> Json:
-        """Let no job of a queue start any more; returns the queue."""
-        return self._send(calls.queue(queue, "PUT", "/pause"))
-
-    def resume(self, queue: str) -> Json:
-        """Let the jobs of a paused queue start again; returns the queue."""
-        return self._send(calls.queue(queue, "DELETE", "/pause"))
 
     def workers(self) -> list[Json]:
         """Return the workers."""
@@ -130,19 +144,15 @@ class Client:
         """Return the tasks."""
         return list(self._send(Call("GET", "/tasks"))["tasks"])
 
-    def stats(self, minutes: int = 60) -> Json:
-        """Return counts, queues, slots, and what ended in the last minutes."""
-        return self._send(Call("GET", "/stats", {"minutes": minutes}))
-
     def _send(self, call: Call) -> Json:
-        for attempt in count():
+        patience = calls.Patience(call, self.patience)
+        while True:
             outcome: httpx.Response | httpx.TransportError
             try:
                 outcome = self._http.send(call.request(self._http))
             except httpx.TransportError as error:
                 outcome = error
-            pause = calls.pause(call, attempt, outcome, self.attempts)
-            if pause is None:
+            if (pause := patience.pause(outcome)) is None:
                 break
             time.sleep(pause)
         if isinstance(outcome, httpx.TransportError):
@@ -150,12 +160,14 @@ class Client:
         return calls.read(outcome)
 
 
-class AsyncClient:
+class AsyncClient(Requests[Coroutine[Any, Any, Json]]):
     """The same, for an event loop."""
 
-    def __init__(self, base_url: str | None = None, token: str | None = None) -> None:
+    def __init__(
+        self, base_url: str | None = None, token: str | None = None, patience: float = calls.PATIENCE_SECONDS
+    ) -> None:
         self.base_url, self.headers = calls.access(base_url, token)
-        self.attempts = calls.ATTEMPTS
+        self.patience = patience
         self._http = httpx.AsyncClient(base_url=self.base_url, headers=self.headers, trust_env=False)
 
     async def __aenter__(self) -> "AsyncClient":
@@ -169,22 +181,6 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
-
-    async def submit(self, task: str, args: Any = None, **options: Any) -> Json:
-        """Submit a job and return it; options as in Client."""
-        return await self._send(calls.submit(task, args, options))
-
-    async def submit_batch(self, submissions: Sequence[Json], idempotency_key: str | None = None) -> Json:
-        """Submit up to 1,000 jobs, all or none; returns `batch` and `jobs`. `submission` makes each."""
-        return await self._send(calls.submit_batch(submissions, idempotency_key))
-
-    async def batch(self, id: str) -> Json:
-        """Return a batch with the progress of its jobs."""
-        return await self._send(calls.noun("batches", id))
-
-    async def job(self, id: str, wait: float = 0) -> Json:
-        """Return a job; with `wait`, as soon as it has ended or else after so many seconds (60 at most)."""
-        return await self._send(calls.job(id, wait))
 
     async def wait(self, id: str, timeout: float | None = None) -> Json:
         """Return a job once it has ended. Raises TimeoutError when the time is over before."""
@@ -212,37 +208,9 @@ class AsyncClient:
                 yield event
             following = page["after"]
 
-    async def cancel(self, id: str) -> Json:
-        """Cancel a job and return it."""
-        return await self._send(calls.cancel(id))
-
-    async def retry(self, id: str) -> Json:
-        """Send a failed or cancelled job through again and return it."""
-        return await self._send(calls.retry(id))
-
-    async def cancel_all(self, everything: bool = False, **filter: Any) -> Json:
-        """Begin to cancel all jobs that a filter of `jobs` matches now; returns the operation."""
-        return await self._send(calls.operate("/cancellations", filter, everything))
-
-    async def retry_all(self, everything: bool = False, **filter: Any) -> Json:
-        """Begin to retry all jobs that a filter of `jobs` matches now; returns the operation."""
-        return await self._send(calls.operate("/retries", filter, everything))
-
-    async def operation(self, id: str) -> Json:
-        """Return an operation with its counts so far."""
-        return await self._send(calls.noun("operations", id))
-
     async def queues(self) -> list[Json]:
         """Return the queues."""
         return list((await self._send(Call("GET", "/queues")))["queues"])
-
-    async def pause(self, queue: str) -> Json:
-        """Let no job of a queue start any more; returns the queue."""
-        return await self._send(calls.queue(queue, "PUT", "/pause"))
-
-    async def resume(self, queue: str) -> Json:
-        """Let the jobs of a paused queue start again; returns the queue."""
-        return await self._send(calls.queue(queue, "DELETE", "/pause"))
 
     async def workers(self) -> list[Json]:
         """Return the workers."""
@@ -252,19 +220,15 @@ class AsyncClient:
         """Return the tasks."""
         return list((await self._send(Call("GET", "/tasks")))["tasks"])
 
-    async def stats(self, minutes: int = 60) -> Json:
-        """Return counts, queues, slots, and what ended in the last minutes."""
-        return await self._send(Call("GET", "/stats", {"minutes": minutes}))
-
     async def _send(self, call: Call) -> Json:
-        for attempt in count():
+        patience = calls.Patience(call, self.patience)
+        while True:
             outcome: httpx.Response | httpx.TransportError
             try:
                 outcome = await self._http.send(call.request(self._http))
             except httpx.TransportError as error:
                 outcome = error
-            pause = calls.pause(call, attempt, outcome, self.attempts)
-            if pause is None:
+            if (pause := patience.pause(outcome)) is None:
                 break
             await asyncio.sleep(pause)
         if isinstance(outcome, httpx.TransportError):

@@ -1,4 +1,4 @@
-"""Round what cannot be moved: one bad row must not hold up all others behind it.
+"""Round what cannot be moved: one bad row, or one that a stranger has locked, must not hold up all others behind it.
 
 A duty that works in batches asks here how many jobs to take and how many to pass over. After a
 failure it takes fewer; one that fails alone is passed over, and tried again after a minute.
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from celeriac import clock
-from celeriac.errors import CeleriacError
+from celeriac.errors import CeleriacError, LedgerLocked
 from celeriac.keeper.leader import LeadLost
 
 log = logging.getLogger(__name__)
@@ -32,9 +32,9 @@ class Detour:
             self.skip = 0
         try:
             yield self._size, self.skip
-        except (CeleriacError, LeadLost):
-            raise  # not the fault of a row
-        except Exception:
+        except Exception as error:
+            if isinstance(error, (CeleriacError, LeadLost)) and not isinstance(error, LedgerLocked):
+                raise  # not the fault of a row
             if self._size == 1:
                 log.error("A job cannot be moved and is passed over for %.0f s.", AGAIN_SECONDS)
                 self.skip += 1

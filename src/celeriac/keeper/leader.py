@@ -5,14 +5,17 @@ own time takes over with the next term. Every duty writes in a transaction that 
 term first, so a leader that slept through its end changes nothing.
 """
 
+import logging
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from celeriac import clock
-from celeriac.errors import LedgerFull, LedgerUnavailable
+from celeriac.errors import LedgerFull, LedgerLocked, LedgerUnavailable
 from celeriac.ledger import Ledger, Transaction, nodes
+
+log = logging.getLogger(__name__)
 
 NAME = "keeper"
 
@@ -69,11 +72,12 @@ class Leader:
         try:
             with self.ledger.transaction() as tx:
                 if not nodes.renew(tx, NAME, self.holder, self.term):
+                    log.warning("Another keeper leads now; this one stands by.")
                     self.term = self._seen = None
                     raise LeadLost
                 yield tx
-        except (LedgerFull, LedgerUnavailable):
-            self.refusals += 1
+        except (LedgerFull, LedgerUnavailable) as error:
+            self.refusals += not isinstance(error, LedgerLocked)
             raise
 
     def release(self) -> None:

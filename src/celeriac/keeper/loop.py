@@ -15,12 +15,14 @@ from setproctitle import setproctitle
 from celeriac import clock
 from celeriac.broker import Ear, listen, wait_for_news
 from celeriac.errors import CeleriacError, LedgerFull, LedgerUnavailable
-from celeriac.instance import connect
+from celeriac.instance import connect, publisher_of
+from celeriac.keeper.dispatcher import Dispatcher
 from celeriac.keeper.due import Due
 from celeriac.keeper.leader import Leader, LeadLost
 from celeriac.keeper.operator import Operator
 from celeriac.keeper.pruner import Pruner
 from celeriac.keeper.rescuer import Rescuer
+from celeriac.keeper.sentry import Sentry
 from celeriac.keeper.tally import Tally
 from celeriac.settings import Settings
 
@@ -42,6 +44,7 @@ class Loop:
     def __init__(self, settings: Settings) -> None:
         self.leader = Leader(connect(settings), settings.leader_seconds)
         self._due, self._operator = Due(self.leader), Operator(self.leader)
+        self._show_life = settings.show_life
         self._beat_seconds = min(settings.beat_seconds, settings.leader_seconds / 3)
         self._duties: list[Duty] = [
             self._due,
@@ -49,7 +52,10 @@ class Loop:
             self._operator,
             Tally(self.leader),
             Pruner(self.leader, settings.job_days, settings.event_days),
+            Sentry(self.leader, settings.observed_days),
         ]
+        if publisher := publisher_of(self.leader.ledger):
+            self._duties.append(Dispatcher(self.leader, publisher, settings.window))
         self._next: dict[Duty, float] = dict.fromkeys(self._duties, 0.0)
         self._beat_at = 0.0
         self._listener = listen(settings.announcements_url, Ear.KEEPER)
@@ -61,7 +67,7 @@ class Loop:
         try:
             while not self._stopping:
                 self._wait(self.step())
-            self.leader.release()
+            self._guard(self.leader.release, "the end")
         finally:
             self._listener.close()
 
@@ -75,6 +81,7 @@ class Loop:
         now = clock.monotonic()
         if now >= self._beat_at:
             self._guard(self.leader.tick, "the election")
+            self._guard(self._show_life, "The sign of life")
             self._beat_at = now + self._beat_seconds
         wake_at = self._beat_at
         if self.leader.leads:
@@ -93,7 +100,7 @@ class Loop:
                 self._troubled = False
             return pause
         except LeadLost:
-            log.warning("Another keeper leads now; this one stands by.")
+            pass  # it is told already
         except (LedgerUnavailable, LedgerFull) as error:
             if not self._troubled:  # told once: every duty meets it every second
                 log.warning("%s and all else waits: %s", what, error)

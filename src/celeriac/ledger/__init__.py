@@ -10,7 +10,7 @@ import os
 import threading
 from contextlib import ExitStack
 
-from celeriac.ledger import batches, keys, mail, nodes, operations, queues, read, upkeep
+from celeriac.ledger import batches, dead_letters, keys, mail, nodes, operations, queues, read, upkeep
 from celeriac.ledger.group import Group
 from celeriac.ledger.moves.chords import open_chord
 from celeriac.ledger.moves.claim import claim
@@ -41,6 +41,7 @@ ORDER = (
     nodes.beat,
     nodes.stop,
     mail.put,
+    dead_letters.bury,
     claim,
 )
 
@@ -87,6 +88,6 @@ os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, 
 
 __all__ = [
     "ORDER", "Asked", "Group", "Ledger", "Move", "Sighting", "Transaction", "batches", "cancel", "claim",
-    "close_ledger", "finish", "forget", "keys", "mail", "nodes", "note", "open_chord", "open_ledger", "operations",
-    "purge", "queues", "read", "remark", "reopen", "sight", "start", "submit", "upkeep",
+    "close_ledger", "dead_letters", "finish", "forget", "keys", "mail", "nodes", "note", "open_chord", "open_ledger",
+    "operations", "purge", "queues", "read", "remark", "reopen", "sight", "start", "submit", "upkeep",
 ]  # fmt: skip

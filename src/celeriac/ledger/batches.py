@@ -18,7 +18,7 @@ from celeriac.ledger.store import Ledger, Transaction
 from celeriac.ledger.summaries import SUMMARY, summary_of
 from celeriac.states import is_final
 
-_INSERT = Insert("batches", id="text", owner="text", jobs="int", created_at="int")
+_INSERT = Insert("batches", "ON CONFLICT (id) DO NOTHING", id="text", owner="text", jobs="int", created_at="int")
 _FIND = Sql("SELECT id, owner, jobs, created_at FROM batches WHERE id = :id")
 _COUNTS = Sql("SELECT state, COUNT(*) AS jobs FROM jobs WHERE batch = :id GROUP BY state")
 _JOBS = Sql(f"SELECT {SUMMARY} FROM jobs WHERE jobs.batch = :id ORDER BY jobs.key")

@@ -11,12 +11,12 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeAlias
 
-from celeriac.errors import LedgerBusy, LedgerFull, LedgerUnavailable
+from celeriac.errors import LedgerBusy, LedgerFull, LedgerLocked, LedgerUnavailable
 from celeriac.ledger.store import Ledger, Move, again_after
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,8 @@ Entry: TypeAlias = tuple[Move[Any, Any], Any, Callback]
 LINGER_SECONDS = 0.008
 BUSY_PER_SECOND = 300
 BATCH_MAX = 1000
+PUT_OFF_SECONDS = 1.0
+PUT_OFF = object()  # stands for the answer of a move that is tried again later
 
 
 class Group:
@@ -53,6 +55,8 @@ class Group:
         self._entries: deque[Entry] = deque()
         self._wake = threading.Condition()
         self._urgent = False
+        self._late: list[Entry] = []
+        self._late_at = 0.0
         self._stopping = False
         self._written: deque[tuple[float, int]] = deque(maxlen=16)
         self._thread = threading.Thread(target=self._run, name="celeriac-group", daemon=True)
@@ -85,6 +89,16 @@ class Group:
         self.add(move, item, settle)
         return future.result()
 
+    def withdraw(self, callbacks: Collection[Callback]) -> list[Callback]:
+        """Take back what has not been begun with, by its callbacks; return those, which are not called any more."""
+        if not callbacks:
+            return []
+        with self._wake:
+            found = [entry for entry in self._entries if entry[2] in callbacks]
+            if found:
+                self._entries = deque(entry for entry in self._entries if entry[2] not in callbacks)
+        return [callback for _, _, callback in found]
+
     def stop(self, timeout: float = 30) -> None:
         """Commit what is left and end the thread."""
         with self._wake:
@@ -95,6 +109,8 @@ class Group:
     def _run(self) -> None:
         while batch := self._next_batch():
             answers = self._write(batch)
+            if PUT_OFF in answers:
+                batch, answers = self._put_off(batch, answers)
             self._written.append((time.monotonic(), len(batch)))
             try:
                 self._deliver(partial(_call_back, batch, answers))
@@ -103,14 +119,28 @@ class Group:
 
     def _next_batch(self) -> list[Entry]:
         with self._wake:
-            while not self._entries and not self._stopping:
-                self._wake.wait()
+            while not (self._entries or self._stopping or self._is_late_due()):
+                self._wake.wait(PUT_OFF_SECONDS if self._late else None)
+            if self._stopping or self._is_late_due():
+                self._entries.extend(self._late)
+                self._late = []
             if not self._urgent and not self._stopping and self._busy():
                 deadline = time.monotonic() + LINGER_SECONDS
                 while not self._urgent and not self._stopping and (left := deadline - time.monotonic()) > 0:
                     self._wake.wait(left)
             self._urgent = False
             return [self._entries.popleft() for _ in range(min(len(self._entries), BATCH_MAX))]
+
+    def _put_off(self, batch: list[Entry], answers: list[Any]) -> tuple[list[Entry], list[Any]]:
+        """Keep what somebody else's locks hold up for later, and return the rest: it must not wait for a stranger."""
+        self._late_at = time.monotonic() + PUT_OFF_SECONDS
+        self._late += [entry for entry, answer in zip(batch, answers, strict=True) if answer is PUT_OFF]
+        log.warning("%d moves wait for rows that another open transaction holds.", len(self._late))
+        done = [(entry, answer) for entry, answer in zip(batch, answers, strict=True) if answer is not PUT_OFF]
+        return [entry for entry, _ in done], [answer for _, answer in done]
+
+    def _is_late_due(self) -> bool:
+        return bool(self._late) and time.monotonic() >= self._late_at
 
     def _busy(self) -> bool:
         """Say whether moves come so fast that waiting for company pays."""
@@ -125,6 +155,10 @@ class Group:
         while True:
             try:
                 return self._commit(batch)
+            except LedgerLocked as error:
+                if len(batch) == 1:
+                    return [PUT_OFF if self._patient and not self._stopping else error]
+                return self._write_halves(batch)
             except (LedgerUnavailable, LedgerFull) as error:
                 if isinstance(error, LedgerBusy) and (soon := next(again, None)) is not None:
                     time.sleep(soon)
@@ -138,8 +172,11 @@ class Group:
                 if len(batch) == 1:
                     log.exception("A move could not be written: %s", batch[0][0].__name__)
                     return [error]
-                middle = len(batch) // 2
-                return self._write(batch[:middle]) + self._write(batch[middle:])
+                return self._write_halves(batch)
+
+    def _write_halves(self, batch: list[Entry]) -> list[Any]:
+        middle = len(batch) // 2
+        return self._write(batch[:middle]) + self._write(batch[middle:])
 
     def _commit(self, batch: list[Entry]) -> list[Any]:
         """Make all moves of a batch in one transaction, kind by kind in the order of a job's life."""

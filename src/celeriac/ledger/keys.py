@@ -1,7 +1,7 @@
-"""Tokens and login tickets: only digests are kept, and a ticket opens the door once.
+"""Tokens, login tickets and sessions: only digests are kept, and a ticket opens the door once.
 
 `web/auth.py` asks here who a secret belongs to; `cli/token.py` and `web/api/tokens.py` make and
-revoke tokens.
+revoke tokens and end sessions; `web/pages/login.py` makes a session of a ticket.
 """
 
 from collections.abc import Sequence
@@ -34,6 +34,12 @@ _INSERT_TICKET = Sql(
     "INSERT INTO tickets (digest, owner, role, expires_at) VALUES (:digest, :owner, :role, :expires_at)"
 )
 _USE_TICKET = Sql("DELETE FROM tickets WHERE digest = :digest AND expires_at > :now RETURNING owner, role")
+_INSERT_SESSION = Sql(
+    "INSERT INTO sessions (digest, owner, role, expires_at) VALUES (:digest, :owner, :role, :expires_at)"
+)
+_FIND_SESSION = Sql("SELECT owner, role, NULL AS tasks FROM sessions WHERE digest = :digest AND expires_at > :now")
+_END_SESSION = Sql("DELETE FROM sessions WHERE digest = :digest")
+_END_SESSIONS = Sql("DELETE FROM sessions WHERE owner = :owner")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +103,7 @@ def revoke_token(ledger: Ledger, id: str) -> int:
 
 def principal_of(ledger: Ledger, secret: str) -> Principal | None:
     """Return whose token this is, or None when it is unknown, expired or revoked."""
-    parameters = {"digest": digest(secret), "now": clock.micros()}
-    with ledger.reading() as connection:
-        row = connection.execute(_FIND.on(ledger.dialect), parameters).first()
-    return None if row is None else Principal(row.owner, PERMISSIONS[Role(row.role)], _tasks(row))
+    return _holder(ledger, _FIND, secret)
 
 
 def create_ticket(ledger: Ledger, owner: str, role: Role, seconds: float = 600) -> str:
@@ -115,8 +118,41 @@ def create_ticket(ledger: Ledger, owner: str, role: Role, seconds: float = 600) 
 def use_ticket(ledger: Ledger, secret: str) -> tuple[str, Role] | None:
     """Use up a ticket; return owner and role, or None when it is unknown, old or used."""
     with ledger.transaction() as tx:
-        row = tx.run(_USE_TICKET, digest=digest(secret), now=clock.micros()).first()
+        row: Any = tx.run(_USE_TICKET, digest=digest(secret), now=clock.micros()).first()
     return None if row is None else (row.owner, Role(row.role))
+
+
+def create_session(ledger: Ledger, owner: str, role: Role, seconds: float) -> str:
+    """Let a browser in for so many seconds; return the secret for its cookie."""
+    secret = new_secret()
+    with ledger.transaction() as tx:
+        expires_at = clock.micros() + int(seconds * 1_000_000)
+        tx.run(_INSERT_SESSION, digest=digest(secret), owner=owner, role=role, expires_at=expires_at)
+    return secret
+
+
+def session_of(ledger: Ledger, secret: str) -> Principal | None:
+    """Return whose session this is, or None when it is unknown, expired or ended."""
+    return _holder(ledger, _FIND_SESSION, secret)
+
+
+def end_session(ledger: Ledger, secret: str) -> None:
+    """End a session, if it is one; whoever has its secret is a stranger from now on."""
+    with ledger.transaction() as tx:
+        tx.run(_END_SESSION, digest=digest(secret))
+
+
+def end_sessions(ledger: Ledger, owner: str) -> int:
+    """End all sessions of an owner; return how many."""
+    with ledger.transaction() as tx:
+        return tx.run(_END_SESSIONS, owner=owner).rowcount
+
+
+def _holder(ledger: Ledger, find: Sql, secret: str) -> Principal | None:
+    parameters = {"digest": digest(secret), "now": clock.micros()}
+    with ledger.reading() as connection:
+        row = connection.execute(find.on(ledger.dialect), parameters).first()
+    return None if row is None else Principal(row.owner, PERMISSIONS[Role(row.role)], _tasks(row))
 
 
 def _token(row: Any) -> Token:

@@ -42,7 +42,7 @@ def put(tx: Transaction, letters: Sequence[tuple[Sequence[str], str]]) -> list[E
     for names, message in letters:
         for name in names:
             tx.run(_PUT, queue=name, message=message, now=clock.micros())
-            tx.wakes.add(name)
+            tx.wake(name)
     return [None] * len(letters)
 
 

@@ -4,14 +4,14 @@ No clock is compared between machines. A worker or a leader raises a counter; an
 that reads the same counter for long enough of its own monotonic time may act on it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
 from celeriac import clock
 from celeriac.jobs import Worker
-from celeriac.ledger.sql import Sql, as_json
+from celeriac.ledger.sql import Insert, Sql, as_json
 from celeriac.ledger.store import Ledger, Transaction
 
 _REGISTER = Sql(
@@ -24,6 +24,13 @@ _BEAT = Sql(
 )
 _REVISE = Sql("UPDATE workers SET queues = :queues, concurrency = :concurrency WHERE id = :id")
 _STOP = Sql("UPDATE workers SET stopped_at = :now WHERE id = :id AND stopped_at IS NULL")
+_JUDGE = Insert("stuck_workers", "ON CONFLICT (worker) DO UPDATE SET at = excluded.at", worker="text", at="int")
+_ACQUIT = Sql("DELETE FROM stuck_workers WHERE worker IN ({each})")
+_CLAIMABLE = Sql(  # as the claim says it
+    "SELECT 1 FROM jobs {by[jobs_kind]} WHERE state = 'queued' AND task IN ({among[tasks]}) AND queue IN"
+    " ({among[queues]} EXCEPT SELECT name FROM queues WHERE paused_at IS NOT NULL)"
+    " AND observed = 0 AND (expires_at IS NULL OR expires_at > :now) LIMIT 1"
+)
 _LOSE = Sql(
     "UPDATE workers SET lost_at = :now WHERE id IN ({each}) AND lost_at IS NULL AND stopped_at IS NULL RETURNING name"
 )
@@ -76,11 +83,29 @@ def stop(tx: Transaction, workers: Sequence[str]) -> list[Exception | None]:
     """Note that workers ended by themselves, with nothing left in their hands."""
     for worker in workers:
         tx.run(_STOP, id=worker, now=clock.micros())
+    tx.run(_ACQUIT, each=list(workers))
     return [None] * len(workers)
+
+
+def judge(tx: Transaction, judgements: Sequence[tuple[str, int | None]]) -> list[Exception | None]:
+    """Note since when workers have claimed nothing though they could, or None for those that claim again."""
+    tx.run(_ACQUIT, each=sorted(worker for worker, _ in judgements))
+    stuck = [{"worker": worker, "at": at} for worker, at in sorted(judgements) if at is not None]
+    if stuck:
+        tx.run(_JUDGE, rows=stuck)
+    return [None] * len(judgements)
+
+
+def any_claimable(ledger: Ledger, queues: Iterable[str], tasks: Iterable[str]) -> bool:
+    """Say whether a job waits that a worker of these queues and tasks may claim now."""
+    values = {"queues": as_json(sorted(queues)), "tasks": as_json(sorted(tasks)), "now": clock.micros()}
+    with ledger.reading() as connection:
+        return connection.execute(_CLAIMABLE.on(ledger.dialect), values).first() is not None
 
 
 def lose(tx: Transaction, workers: Sequence[str]) -> list[str]:
     """Declare workers dead; return the names of those that were not yet. Their jobs are the rescuer's."""
+    tx.run(_ACQUIT, each=list(workers))
     return [row.name for row in tx.run(_LOSE, each=list(workers), now=clock.micros())]
 
 

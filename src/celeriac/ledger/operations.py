@@ -27,7 +27,10 @@ _BEGIN = Sql(
     "INSERT INTO operations (id, kind, owner, permissions, filter, upto, created_at)"
     " VALUES (:id, :kind, :owner, :permissions, :filter, (SELECT COALESCE(MAX(key), 0) FROM jobs), :now)"
 )
-_COLUMNS = "SELECT * FROM operations"
+_COLUMNS = (
+    "SELECT id, kind, owner, permissions, filter, upto, after, matched, moved, refused, created_at, finished_at"
+    " FROM operations"
+)
 _ONE = Sql(f"{_COLUMNS} WHERE id = :id")
 _OPEN = Sql(f"{_COLUMNS} {{by[operations_open]}} WHERE finished_at IS NULL ORDER BY created_at LIMIT 20")
 _PAGE = Sql(

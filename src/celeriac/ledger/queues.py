@@ -18,6 +18,11 @@ _PAUSE = Insert(
     "ON CONFLICT (name) DO UPDATE SET paused_at = COALESCE(queues.paused_at, excluded.paused_at)",
     name="text", paused_at="int",
 )  # fmt: skip
+_WAITING = Sql(
+    "SELECT COUNT(*) FROM (SELECT 1 FROM jobs {by[jobs_waiting]} WHERE state = 'queued' AND queue = :queue"
+    " AND observed = 0 LIMIT :most) AS head WHERE NOT EXISTS"
+    " (SELECT 1 FROM queues WHERE name = :queue AND paused_at IS NOT NULL)"
+)
 _RESUME = Sql("DELETE FROM queues WHERE name IN ({each}) RETURNING name")
 
 
@@ -30,8 +35,16 @@ def pause(tx: Transaction, names: Sequence[str]) -> list[Exception | None]:
 
 def resume(tx: Transaction, names: Sequence[str]) -> list[Exception | None]:
     """Let these queues be claimed from again, and wake their workers. Resuming twice changes nothing."""
-    tx.wakes |= {row.name for row in tx.run(_RESUME, each=sorted(set(names)))}
+    for row in tx.run(_RESUME, each=sorted(set(names))):
+        tx.wake(row.name)
     return [None] * len(names)
+
+
+def waiting(ledger: Ledger, names: Sequence[str], most: int) -> dict[str, int]:
+    """Return how many jobs of each queue could be claimed now, as far as `most`; those of a paused one cannot."""
+    with ledger.reading() as connection:
+        ask = _WAITING.on(ledger.dialect)
+        return {name: connection.execute(ask, {"queue": name, "most": most}).scalar_one() for name in names}
 
 
 def queue(ledger: Ledger, name: str) -> Queue:

@@ -8,6 +8,7 @@ batch. `pages.py` chooses the source that leads farthest and looks at the jobs t
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import msgspec
 from sqlalchemy import Connection
 
 from celeriac.ledger.counts import Place
@@ -51,7 +52,8 @@ _IDS = Sql("SELECT key FROM jobs WHERE id >= :prefix AND id < :beyond LIMIT :mos
 _TAGS = Sql(
     "WITH RECURSIVE found(tag, number) AS (SELECT (SELECT MIN(tag) FROM tags), 1 UNION ALL"
     " SELECT (SELECT MIN(tag) FROM tags WHERE tags.tag > found.tag), number + 1 FROM found"
-    " WHERE tag IS NOT NULL AND number <= :most) SELECT tag FROM found WHERE tag IS NOT NULL"
+    # As one text, which is the same before and after a migration gives tags another order.
+    " WHERE tag IS NOT NULL AND number <= :most) SELECT CAST({json_list}(tag) AS text) FROM found WHERE tag IS NOT NULL"
 )
 
 
@@ -153,10 +155,10 @@ def with_id(connection: Connection, prefix: str, most: int) -> Known | None:
 
 def with_tag(connection: Connection, prefix: str, most: int) -> Ranges | Known | None:
     """Return the ranges of the tags that begin so, or None when there are too many tags to tell."""
-    rows = connection.execute(_TAGS.on(connection.dialect.name), {"most": most}).all()
-    if len(rows) > most:
+    known = msgspec.json.decode(connection.execute(_TAGS.on(connection.dialect.name), {"most": most}).scalar() or "[]")
+    if len(known) > most:
         return None
-    tags = [tag for (tag,) in rows if tag.startswith(prefix)]
+    tags = [tag for tag in known if tag.startswith(prefix)]
     return of_tags(tags) if tags else Known(())
 
 

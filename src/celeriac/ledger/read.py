@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from celeriac.access import Principal
 from celeriac.errors import JobNotFound
-from celeriac.jobs import Event, Job, Queue, Worker
+from celeriac.jobs import COOPERATIVE_POOLS, Event, Job, Queue, Worker
 from celeriac.ledger.counts import all_counts
 from celeriac.ledger.pages import page
 from celeriac.ledger.sql import Sql, as_json
@@ -21,22 +21,24 @@ from celeriac.states import State
 
 _UNFINISHED = Sql("SELECT id FROM jobs WHERE id IN ({each}) AND state NOT IN ('succeeded', 'failed', 'cancelled')")
 _QUEUED = Sql(
-    "SELECT 1 FROM jobs {by[jobs_ready]} WHERE state = 'queued' AND observed = 0"
+    "SELECT 1 FROM jobs {by[jobs_waiting]} WHERE state = 'queued' AND observed = 0"
     " AND queue IN ({each} EXCEPT SELECT name FROM queues WHERE paused_at IS NOT NULL) LIMIT 1"
 )
 _RUNNING = Sql("SELECT worker, COUNT(*) AS jobs FROM jobs {by[jobs_running]} WHERE state = 'running' GROUP BY worker")
 _WORKERS = Sql(  # the living first, however many have ended since they began
-    "SELECT * FROM workers ORDER BY CASE WHEN COALESCE(stopped_at, lost_at) IS NULL THEN 0 ELSE 1 END, started_at DESC"
+    "SELECT id, name, host, pid, queues, tasks, concurrency, pool, version, started_at, beat_at, stopped_at, lost_at,"
+    " (SELECT at FROM stuck_workers WHERE worker = workers.id) AS stuck_at"
+    " FROM workers ORDER BY CASE WHEN COALESCE(stopped_at, lost_at) IS NULL THEN 0 ELSE 1 END, started_at DESC"
     " LIMIT 500"
 )
 _PAUSED = Sql("SELECT name, paused_at FROM queues")
-# The head of each queue by priority; the oldest of all may wait far behind it.
 _OLDEST = Sql(
     "SELECT v.queue, MIN(k.value) AS at FROM {rows} CROSS JOIN {for_each} SELECT created_at AS value FROM jobs"
-    " {by[jobs_ready]} WHERE state = 'queued' AND queue = v.queue ORDER BY priority DESC, key LIMIT 100 {end_each} AS k"
+    " {by[jobs_kind]} WHERE state = 'queued' AND queue = v.queue AND task = v.task ORDER BY key LIMIT 1 {end_each} AS k"
     " GROUP BY v.queue",
-    queue="text",
-)
+    queue="text", task="text",
+)  # fmt: skip
+_POOL = Sql("SELECT pool FROM workers WHERE id = :id")
 _CANCELS = Sql(
     "SELECT key, attempt FROM jobs {by[jobs_running]}"
     " WHERE worker = :worker AND state = 'running' AND cancel_requested_at IS NOT NULL"
@@ -102,14 +104,16 @@ def all_queues(ledger: Ledger) -> list[Queue]:
     with ledger.reading() as connection:
         paused = {row.name: row.paused_at for row in connection.execute(_PAUSED.on(ledger.dialect))}
         numbers: dict[str, dict[str, int]] = {name: {} for name in paused}
-        for (state, queue, _), number in all_counts(connection).items():
+        waiting = []
+        for (state, queue, task), number in all_counts(connection).items():
             states = numbers.setdefault(queue, {})
             states[state] = states.get(state, 0) + number
+            if state == State.QUEUED and number:
+                waiting.append({"queue": queue, "task": task})
         for worker in _workers(connection):
             if worker.online:
                 for queue in worker.queues:
                     numbers.setdefault(queue, {})
-        waiting = [{"queue": name} for name, states in numbers.items() if states.get(State.QUEUED)]
         oldest = connection.execute(_OLDEST.on(ledger.dialect), {"rows": as_json(waiting)})
         ages = {row.queue: row.at for row in oldest}
     return [Queue(name, paused.get(name), numbers[name], ages.get(name)) for name in sorted(numbers)]
@@ -119,6 +123,13 @@ def all_workers(ledger: Ledger) -> list[Worker]:
     """Return the worker nodes known, the living first, each with how many jobs it runs."""
     with ledger.reading() as connection:
         return sorted(_workers(connection), key=lambda worker: (not worker.online, worker.name, -worker.started_at))
+
+
+def is_cooperative(ledger: Ledger, worker: str) -> bool:
+    """Say whether a cancel ends what this worker runs only with the job's own help."""
+    with ledger.reading() as connection:
+        row = connection.execute(_POOL.on(ledger.dialect), {"id": worker}).first()
+    return row is not None and row.pool in COOPERATIVE_POOLS
 
 
 def cancels(ledger: Ledger, worker: str) -> list[tuple[int, int]]:
@@ -148,6 +159,7 @@ def _workers(connection: Connection) -> list[Worker]:
         Worker(
             row.id, row.name, row.host, row.pid, tuple(decode(row.queues)), tuple(decode(row.tasks)), row.concurrency,
             row.pool, row.version, row.started_at, row.beat_at, row.stopped_at, row.lost_at, running.get(row.id, 0),
+            row.stuck_at,
         )
         for row in connection.execute(_WORKERS.on(connection.dialect.name))
     ]  # fmt: skip

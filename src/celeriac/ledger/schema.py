@@ -29,6 +29,8 @@ Stamp = BigInteger
 Name = Text().with_variant(Text(collation="C"), "postgresql")
 Id = String(255).with_variant(String(255, collation="C"), "postgresql")
 
+WAITING = "state = 'queued' AND observed = 0"
+
 
 def _partial(name: str, where: str, *columns: str | TextClause) -> Index:
     return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
@@ -76,7 +78,9 @@ jobs = Table(
     Column("schedule", Text),
     Column("batch", String(255)),
     Column("observed", SmallInteger, nullable=False, server_default="0"),  # 1: the broker decides, we only look on
-    _partial("jobs_ready", "state = 'queued'", "queue", text("priority DESC"), "key"),
+    Column("unique_key", Text),  # JSON [task, key]: a unique key it had, which another job has taken over
+    # What may be claimed, by groups of priority, task and owner (moves/claim.py).
+    _partial("jobs_waiting", WAITING, "queue", text("priority DESC"), "task", "owner", "key"),
     _partial("jobs_due", "state IN ('scheduled', 'retrying')", "run_at"),
     _partial("jobs_running", "state = 'running'", "worker"),
     _partial("jobs_expiring", "expires_at IS NOT NULL AND state IN ('scheduled', 'queued', 'retrying')", "expires_at"),
@@ -86,6 +90,7 @@ jobs = Table(
     _partial("jobs_finished", "finished_at IS NOT NULL", "finished_at"),
     _partial("jobs_group", "group_id IS NOT NULL", "group_id"),
     _partial("jobs_batch", "batch IS NOT NULL", "batch"),
+    _partial("jobs_observed", "observed = 1 AND state = 'queued'", "created_at"),
     sqlite_autoincrement=True,
 )
 
@@ -119,7 +124,7 @@ events = Table(
 tags = Table(
     "tags",
     metadata,
-    Column("tag", Text, primary_key=True),
+    Column("tag", Name, primary_key=True),
     Column("job", Key, primary_key=True, autoincrement=False),
     Index("tags_job", "job"),
 )
@@ -249,6 +254,14 @@ workers = Table(
     Column("lost_at", Stamp),
 )
 
+# Who claims nothing though it could, and since when. Not a column of `workers`: programs of revision 0002 read all.
+stuck_workers = Table(
+    "stuck_workers",
+    metadata,
+    Column("worker", Text, primary_key=True),
+    Column("at", Stamp, nullable=False),
+)
+
 leaders = Table(
     "leaders",
     metadata,
@@ -291,6 +304,17 @@ tickets = Table(
     Column("owner", Text, nullable=False),
     Column("role", Text, nullable=False),
     Column("expires_at", Stamp, nullable=False),
+)
+
+# Who is logged in with a browser.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("expires_at", Stamp, nullable=False),
+    Index("sessions_owner", "owner"),
 )
 
 # Celery's own small talk (remote control, events) when the ledger is the queue.

@@ -8,7 +8,7 @@ are locked together are locked in the order of their keys, so that two batches n
 """
 
 import re
-from functools import cache
+from functools import cache, cached_property
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -32,7 +32,7 @@ class Sql:
         # One column, or parameters beside the rows, are not worth the trouble.
         spreads = len(columns) > 1 and not _PARAMETER.search(template)
         self._values = itemgetter(*columns) if spreads else None
-        self.text = cache(self._text)
+        self.text = cache(self._told)
         self.on = cache(self._on)
         self._spread = cache(self._spread_text)
 
@@ -44,7 +44,17 @@ class Sql:
         for name, value in parameters.items():
             if isinstance(value, (list, tuple)):
                 parameters[name] = as_json(value)
-        return self.text(dialect), parameters
+        if dialect == "sqlite":
+            return self.text(dialect), parameters
+        text, names = self.numbered
+        return text, [parameters[name] for name in names]
+
+    @cached_property
+    def numbered(self) -> tuple[str, list[str]]:
+        """The statement with $1, $2 and so on as Postgres itself wants it, and the parameters' names in that order."""
+        told = self._told("postgresql")
+        names = list(dict.fromkeys(_PARAMETER.findall(told)))
+        return _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", told), names
 
     def _spread_text(self, count: int) -> str:
         """Return the statement for SQLite with so many rows of bound values."""
@@ -52,11 +62,6 @@ class Sql:
         row = f"({', '.join('?' * len(self._columns))})"
         rows = f"(SELECT {columns} FROM (VALUES {', '.join([row] * count)})) AS v"
         return self._told("sqlite", rows)
-
-    def _text(self, dialect: str) -> str:
-        """Return the statement as the dialect's driver takes it."""
-        told = self._told(dialect)
-        return told if dialect == "sqlite" else _PARAMETER.sub(r"%(\1)s", told.replace("%", "%%"))
 
     def _on(self, dialect: str) -> TextClause:
         """Return the statement for SQLAlchemy."""
@@ -81,10 +86,11 @@ class Insert(Sql):
         names = ", ".join(f"v.{name}" for name in columns)
         template = f"INSERT INTO {table} ({', '.join(columns)}) SELECT {names} FROM {{rows}} WHERE true {suffix}"
         super().__init__(template, **columns)
+        self.table = table
 
 
 class _IndexHint:
-    """`{by[jobs_ready]}`: SQLite, which keeps no statistics here, is told which index serves a hot statement."""
+    """`{by[jobs_waiting]}`: SQLite, which keeps no statistics here, is told which index serves a hot statement."""
 
     def __init__(self, dialect: str) -> None:
         self._sqlite = dialect == "sqlite"
@@ -108,6 +114,7 @@ class _Among:
 # `key {once} SELECT … {end}`: one of these rows, found before anything else is done. Postgres may repeat what stands
 # in an IN for each row, and would take more than its LIMIT.
 # `FROM {rows} CROSS JOIN {for_each} SELECT x AS value … {end_each} AS k`: a query for each row, which it may refer to.
+# `{first_of_group}`: as many as a group may give (moves/claim.py); where several claim at once, others than theirs.
 # `{each}` and `{each_int}`: a one-column query over the JSON list in the parameter `each`.
 _WORDS = {
     "sqlite": {
@@ -121,6 +128,8 @@ _WORDS = {
         "end": ")",
         "for_each": "json_each((SELECT json_group_array(value) FROM (",
         "end_each": ")))",
+        "json_list": "json_group_array",
+        "first_of_group": "ORDER BY n.owner, n.key LIMIT :most",
     },
     "postgresql": {
         "by_key": "",
@@ -133,6 +142,8 @@ _WORDS = {
         "end": "))",
         "for_each": "LATERAL (",
         "end_each": ")",
+        "json_list": "json_agg",
+        "first_of_group": "ORDER BY n.owner, n.key LIMIT v.most FOR UPDATE SKIP LOCKED",
     },
 }
 

@@ -64,6 +64,7 @@ _HEADS = (
     Sql("DELETE FROM dead_letters WHERE at < :before AND position IN"
         " (SELECT position FROM dead_letters ORDER BY position LIMIT :most)"),
     Sql("DELETE FROM tickets WHERE digest IN (SELECT digest FROM tickets WHERE expires_at < :now LIMIT :most)"),
+    Sql("DELETE FROM sessions WHERE digest IN (SELECT digest FROM sessions WHERE expires_at < :now LIMIT :most)"),
 )  # fmt: skip
 _MAIL = Sql(
     "DELETE FROM mail WHERE at < :unread AND position IN (SELECT position FROM mail ORDER BY position LIMIT :most)"

@@ -31,6 +31,7 @@ class Stats:
     counts: dict[str, int]  # by state, every state
     queues: list[Queue]
     workers_online: int
+    workers_stuck: int
     slots: int  # jobs that the workers online can run at a time
     running: int
     endings: list[tuple[int, str, int]]  # (minute in microseconds, final state, jobs), oldest first
@@ -55,6 +56,7 @@ def stats(ledger: Ledger, principal: Principal, minutes: int = 60) -> Stats:
         counts=counts,
         queues=queues,
         workers_online=len(online),
+        workers_stuck=sum(worker.stuck_at is not None for worker in online),
         slots=sum(worker.concurrency for worker in online),
         running=counts[State.RUNNING],
         endings=[ending for ending in endings if ending[0] > this_minute - minutes * MINUTE],

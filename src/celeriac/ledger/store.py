@@ -8,6 +8,7 @@ group.py, which puts many moves into one transaction.
 
 import random
 import sqlite3
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +21,9 @@ import msgspec
 from sqlalchemy import Connection, RootTransaction
 
 from celeriac.errors import CeleriacError, LedgerBusy, LedgerUnavailable, LedgerUncertain
-from celeriac.failpoints import failpoint
+from celeriac.failpoints import Injected, failpoint
 from celeriac.jobs import Kind
+from celeriac.ledger.backlog import Backlog
 from celeriac.ledger.dialects import Dialect, Rows, dialect_of
 from celeriac.ledger.sql import SPREAD_MAX, Insert, Sql, as_json
 
@@ -31,6 +33,7 @@ Answer = TypeVar("Answer")
 Move: TypeAlias = Callable[["Transaction", Sequence[Item]], list[Answer | Exception]]
 
 TRIES = 8
+LOAD_MIN = 100
 _joined: ContextVar[Any] = ContextVar("celeriac_joined", default=None)  # the driver's connection of a caller
 
 _INSERT_EVENTS = Insert("events", job="int", number="int", at="int", kind="text", data="text")
@@ -45,7 +48,7 @@ class Transaction:
         self.dialect = dialect.name
         self.driver = driver
         self._dialect = dialect
-        self.wakes: set[str] = set()  # queues that got work
+        self.wakes: dict[str, list[str]] = {}  # queues that got work -> the jobs, where it is known which
         self.ends: dict[str, int] = {}  # job id -> number of its final event
         self.steps: dict[str, int] = {}  # job id -> number of its newest event
         self.cancels: set[str] = set()  # workers with a job to cancel
@@ -63,6 +66,13 @@ class Transaction:
         text, values = statement.bound(self.dialect, parameters)
         return self._dialect.run(self.driver, text, values)
 
+    def load(self, statement: Insert, rows: Sequence[dict[str, Any]], key: str = "") -> list[int] | None:
+        """Add rows by a way that is faster for many; None if they are few, or it cannot be: then `run` the statement.
+
+        With `key`, a column that the database numbers, return their numbers.
+        """
+        return self._dialect.load(self.driver, statement.table, rows, key) if len(rows) >= LOAD_MIN else None
+
     def record(self, job: int, number: int, at: int, kind: Kind, data: dict[str, Any] | None = None) -> None:
         """Append an event to a job's history."""
         text = None if data is None else as_json(data)
@@ -78,6 +88,10 @@ class Transaction:
     def count(self, state: str, queue: str, task: str, jobs: int) -> None:
         """Note that so many more (or fewer) jobs are in this state."""
         self._deltas[state, queue, task] += jobs
+
+    def wake(self, queue: str, *jobs: str) -> None:
+        """Note that a queue got work: these jobs, or whatever is there."""
+        self.wakes.setdefault(queue, []).extend(jobs)
 
     def wait_until(self, at: int | None) -> None:
         """Note that a job now waits for this moment, so that the keeper looks up in time."""
@@ -105,6 +119,7 @@ class Ledger:
     def __init__(self, url: str) -> None:
         self.url = url
         self.max_deaths = 3
+        self.backlog = Backlog(self, sys.maxsize)  # `instance.connect` bounds it
         self.wired = ExitStack()  # what `instance.connect` has tied to it
         self.announce: Callable[[Transaction], None] | None = None  # told of each commit
         self.announce_joined: Callable[[Transaction], None] | None = None  # told within a caller's transaction
@@ -128,16 +143,17 @@ class Ledger:
             transaction.flush()
             failpoint("before-commit")
             self._commit(begun)
-        failpoint("after-commit")
         if self.announce is not None:
             self.announce(transaction)
 
     def _commit(self, begun: RootTransaction) -> None:
         try:
             begun.commit()
+            failpoint("after-commit")
         except Exception as error:
             meaning = self._dialect.meaning(error)
-            if self._dialect.shared and type(meaning) is LedgerUnavailable:
+            lost = self._dialect.shared or isinstance(error, Injected)
+            if lost and type(meaning) is LedgerUnavailable:
                 raise LedgerUncertain from error
             raise
 
@@ -150,8 +166,9 @@ class Ledger:
                 self._connection = connection
             try:
                 yield connection
-            except BaseException:
-                if not connection.invalidated and self._dialect.is_broken(connection.connection.driver_connection):
+            except BaseException as error:
+                driver = None if connection.invalidated else connection.connection.driver_connection
+                if driver is not None and self._dialect.is_broken(driver, error):
                     connection.invalidate()
                 if connection.invalidated:
                     self._drop_connection()
@@ -234,6 +251,14 @@ class Ledger:
         finally:
             target.close()
             source.close()
+
+    def knock(self) -> None:
+        """Meet what somebody meets who has no connection yet. Raises LedgerUnavailable where none is to be had."""
+        if self._dialect.shared:
+            pool = self._dialect.writer.pool.recreate()
+            with self._translated():
+                pool.connect().close()
+            pool.dispose()
 
     def close(self) -> None:
         """Close every connection, and what announces its commits."""

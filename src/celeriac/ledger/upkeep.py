@@ -14,10 +14,12 @@ from celeriac.ledger.sql import Sql
 from celeriac.ledger.store import Ledger, Transaction
 from celeriac.states import State
 
+PAUSE_MOST_SECONDS = 60
+
 _DUE = Sql(
     "UPDATE jobs SET state = 'queued' WHERE key {once} SELECT key FROM jobs {by[jobs_due]}"
     " WHERE state IN ('scheduled', 'retrying') AND state = :state AND run_at <= :now"
-    " ORDER BY run_at LIMIT :most {skip_locked}{end} RETURNING queue, task"
+    " ORDER BY run_at LIMIT :most {skip_locked}{end} RETURNING id, queue, task"
 )
 _EXPIRED = Sql(
     "SELECT key, id, state, queue, task, number, chord, group_index FROM jobs {by[jobs_expiring]}"
@@ -30,7 +32,8 @@ _NEXT = Sql(
     " AND state IN ('scheduled', 'queued', 'retrying')) AS expires_at"
 )
 _ORPHANS = Sql(
-    "SELECT key, id, attempt, task, queue, started_at, worker, rerun, observed FROM jobs {by[jobs_running]}"
+    "SELECT key, id, attempt, task, queue, started_at, worker, rerun, observed, deaths,"
+    " (SELECT pid FROM workers WHERE workers.id = jobs.worker) AS pid FROM jobs {by[jobs_running]}"
     " WHERE state = 'running' AND NOT EXISTS"
     " (SELECT 1 FROM workers WHERE workers.id = jobs.worker AND lost_at IS NULL AND stopped_at IS NULL)"
     " ORDER BY key LIMIT :most OFFSET :skip"
@@ -44,7 +47,7 @@ def fall_due(tx: Transaction, most: int = 500) -> int:
         for row in tx.run(_DUE, state=state, now=now, most=most):
             tx.count(state, row.queue, row.task, -1)
             tx.count(State.QUEUED, row.queue, row.task, 1)
-            tx.wakes.add(row.queue)
+            tx.wake(row.queue, row.id)
             moved += 1
     return moved
 
@@ -78,14 +81,17 @@ def rescue(tx: Transaction, most: int = 500, skip: int = 0) -> int:
     for row in rows:
         started = row.started_at is not None
         why = f"The worker {row.worker.split('/')[0]} that ran it was lost." if row.worker else "Its worker was lost."
+        # Chance takes a job's worker once: it runs again at once. One that loses another may be the cause.
+        pause = min(2**row.deaths, PAUSE_MOST_SECONDS) if started and row.deaths else 0
         if row.observed:
             outcomes.append(_lost_sight(row, why, now))
             continue
         outcomes.append(
             Outcome(
-                row.key, row.id, row.attempt, row.task, row.queue, State.QUEUED, now,
+                row.key, row.id, row.attempt, row.task, row.queue, State.RETRYING if pause else State.QUEUED, now,
                 Kind.RESCUED if started else Kind.GIVEN_BACK,
-                data={"attempt": row.attempt, "worker": row.worker}, death=started,
+                data={"attempt": row.attempt, "worker": row.worker} | ({"pid": row.pid} if started else {}),
+                death=started, run_at=now + pause * 1_000_000 if pause else None,
                 failure=Failure(ErrorCode.WORKER_LOST, "WorkerLost", why) if started else None,
             )
         )  # fmt: skip
@@ -98,7 +104,7 @@ def _lost_sight(row: Any, why: str, now: int) -> Outcome:
     data = {"attempt": row.attempt, "worker": row.worker, "lost": why}
     attempt = (row.key, row.id, row.attempt, row.task, row.queue)
     if row.rerun:
-        return Outcome(*attempt, State.QUEUED, now, Kind.GIVEN_BACK, data)
+        return Outcome(*attempt, State.QUEUED, now, Kind.GIVEN_BACK, data, run_at=now)
     return Outcome(
         *attempt, State.FAILED, now, Kind.FAILED, {**data, "code": ErrorCode.WORKER_LOST},
         failure=Failure(ErrorCode.WORKER_LOST, "WorkerLost", why),

@@ -22,6 +22,7 @@ from celeriac.app.application import Owned
 from celeriac.errors import CannotStart
 from celeriac.jobs import Filter, Job
 from celeriac.ledger import Ledger, close_ledger, migrations, read
+from celeriac.settings import load
 from celeriac.states import FINAL, State
 from celeriac.worker.inline import Inline
 
@@ -133,6 +134,7 @@ def _settings(app: Any, home: Path) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in own}
     settings = app.__dict__.pop("settings", None)
     os.environ.update(own)
+    app.__dict__["settings"] = load().model_copy(update={"broker_url": ""})  # nobody else shall hear of these jobs
     try:
         yield
     finally:

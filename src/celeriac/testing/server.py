@@ -40,7 +40,8 @@ def instance(app: str, *, concurrency: int = 2, timeout: float = 60, **settings:
 
 def _start(app: str, home: Path, concurrency: int, settings: dict[str, object]) -> "subprocess.Popen[bytes]":
     named = {f"CELERIAC_{name.upper()}": str(value) for name, value in settings.items()}
-    clean = {name: value for name, value in os.environ.items() if name != "CELERIAC_DATABASE_URL"}
+    elsewhere = ("CELERIAC_DATABASE_URL", "CELERIAC_BROKER_URL")
+    clean = {name: value for name, value in os.environ.items() if name not in elsewhere}
     path = os.pathsep.join(filter(None, sys.path))  # the app may live where only the test runner looks
     command = ["dev", app, "--no-reload", "--port", "0", "--home", str(home), "-c", str(concurrency)]
     # To a file: a pipe that nobody empties would stop the processes in the middle of a long test.

@@ -74,11 +74,9 @@ def create_app(settings: Settings, app: Celeriac, pages: Path | None = None) -> 
             route.app = AsyncExitStackMiddleware(route.app)
     application.router.routes += health.routes(site)
     application.router.routes += metrics.routes(site)
-    application.router.routes += docs.routes(
-        partial(_document, application, auth), auth.sessions, home.token_file(settings)
-    )
-    application.router.routes += login.routes(site, auth.sessions)
-    application.router.routes += home.routes(site, pages, auth.sessions)
+    application.router.routes += docs.routes(partial(_document, application, auth), auth, home.token_file(settings))
+    application.router.routes += login.routes(site, auth)
+    application.router.routes += home.routes(site, pages, auth)
     guard(application.router.routes, PERMISSIONS | (OPEN_METRICS if settings.metrics else {}), auth)
     return application
 

@@ -1,12 +1,12 @@
 """Who is asking: a bearer token or a session cookie, and the guard that stands before every route.
 
-A route without a declared permission cannot be built (`guard`). Tokens are looked up in the
-ledger and remembered for a second, so a revoked one is refused within that time. A change
+A route without a declared permission cannot be built (`guard`). Tokens and sessions are looked up
+in the ledger and remembered for a second, so a revoked one is refused within that time. A change
 asked for with a cookie must come from our own pages. Next: the handlers in `api/`.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from starlette.routing import BaseRoute
@@ -21,67 +21,94 @@ from celeriac.web.sessions import Sessions
 from celeriac.web.site import Site
 
 REMEMBER_SECONDS = 1.0
-REMEMBER_TOKENS = 10_000
+REMEMBER_SECRETS = 10_000
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Holders:
+    """Whose secrets these are: asked of the ledger, and remembered for a second."""
+
+    def __init__(self, look_up: Callable[[str], Principal | None]) -> None:
+        self._look_up = look_up
+        self._known: dict[str, tuple[float, Principal]] = {}
+        self._asking: dict[str, asyncio.Task[Principal | None]] = {}
+
+    def known(self, name: str) -> Principal | None:
+        """Return who was found for a name (what stands in a header, say: a digest costs two microseconds)."""
+        found = self._known.get(name)
+        return found[1] if found is not None and found[0] > clock.monotonic() else None
+
+    async def of(self, name: str, secret: str) -> Principal | None:
+        """Return whose secret it is, or None; requests with the same name wait for the same answer."""
+        if (known := self.known(name)) is not None:
+            return known
+        asking = self._asking.get(name)
+        if asking is None:
+            asking = self._asking[name] = asyncio.create_task(self._ask(name, secret))
+            asking.add_done_callback(lambda _: self._asking.pop(name, None))
+        return await asyncio.shield(asking)
+
+    async def _ask(self, name: str, secret: str) -> Principal | None:
+        until = clock.monotonic() + REMEMBER_SECONDS
+        principal = await asyncio.to_thread(self._look_up, secret)
+        self._known.pop(name, None)
+        if principal is not None:
+            if len(self._known) >= REMEMBER_SECRETS:
+                self._known.clear()
+            self._known[name] = until, principal
+        return principal
+
+    def forget(self, name: str) -> None:
+        """Ask again next time."""
+        self._known.pop(name, None)
 
 
 class Auth:
     """Finds the principal of a request."""
 
     def __init__(self, site: Site) -> None:
+        self.sessions = Sessions(site.settings)
+        self._of_token = Holders(lambda secret: keys.principal_of(site.ledger, secret))
+        self._of_session = Holders(lambda secret: keys.session_of(site.ledger, secret))
         self._site = site
-        self._sessions = Sessions(site.settings)
-        self._known: dict[str, tuple[float, Principal]] = {}  # by the whole header: a digest costs two microseconds
-        self._asking: dict[str, asyncio.Task[Principal | None]] = {}
-
-    @property
-    def sessions(self) -> Sessions:
-        """The maker and reader of session cookies."""
-        return self._sessions
 
     async def principal(self, scope: Scope) -> Principal:
         """Return who asks. Raises Unauthorized, CrossSite."""
         authorization = header(scope, b"authorization")
         if authorization:
-            return await self._of_token(authorization)
-        cookie = self._sessions.cookie_of(header(scope, b"cookie"))
+            return self._of_token.known(authorization) or await self._with_token(authorization)
+        cookie = self.sessions.cookie_of(header(scope, b"cookie"))
         if cookie is None:
             raise Unauthorized("This needs a token: send it as `Authorization: Bearer …`, or log in with the browser.")
-        principal = self._sessions.principal(cookie)
+        principal = await self._of_session.of(cookie, cookie)
         if principal is None:
             raise Unauthorized("The session is over. Log in again.")
         check_same_site(scope)
         return principal
 
-    async def _of_token(self, authorization: str) -> Principal:
-        known = self._known.get(authorization)
-        if known is not None and known[0] > clock.monotonic():
-            return known[1]
+    async def _with_token(self, authorization: str) -> Principal:
         scheme, _, secret = authorization.partition(" ")
         if scheme.lower() != "bearer" or not secret.strip():
             raise Unauthorized("The header Authorization is not understood. Send `Authorization: Bearer …`.")
-        principal = await self._look_up(authorization, secret.strip())
+        principal = await self._of_token.of(authorization, secret.strip())
         if principal is None:
             raise Unauthorized("The token is not known here, has expired or was revoked.")
         return principal
 
-    async def _look_up(self, authorization: str, secret: str) -> Principal | None:
-        """Ask the ledger; requests with the same token wait for the same answer."""
-        asking = self._asking.get(authorization)
-        if asking is None:
-            asking = self._asking[authorization] = asyncio.create_task(self._ask(authorization, secret))
-            asking.add_done_callback(lambda _: self._asking.pop(authorization, None))
-        return await asyncio.shield(asking)
+    async def is_open(self, scope: Scope) -> bool:
+        """Say whether a browser is logged in, as far as can be known now."""
+        cookie = self.sessions.cookie_of(header(scope, b"cookie"))
+        try:
+            return cookie is not None and await self._of_session.of(cookie, cookie) is not None
+        except CeleriacError:
+            return False
 
-    async def _ask(self, authorization: str, secret: str) -> Principal | None:
-        until = clock.monotonic() + REMEMBER_SECONDS
-        principal = await asyncio.to_thread(keys.principal_of, self._site.ledger, secret)
-        self._known.pop(authorization, None)
-        if principal is not None:
-            if len(self._known) >= REMEMBER_TOKENS:
-                self._known.clear()
-            self._known[authorization] = until, principal
-        return principal
+    async def log_out(self, scope: Scope) -> None:
+        """End the session that a request belongs to, if any."""
+        cookie = self.sessions.cookie_of(header(scope, b"cookie"))
+        if cookie is not None:
+            await asyncio.to_thread(keys.end_session, self._site.ledger, cookie)
+            self._of_session.forget(cookie)
 
 
 class Guard:
@@ -158,4 +185,4 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None
 
 
-__all__ = ["Auth", "Guard", "check_same_site", "guard", "header", "places"]
+__all__ = ["Auth", "Guard", "Holders", "check_same_site", "guard", "header", "places"]

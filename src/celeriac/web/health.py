@@ -1,7 +1,8 @@
 """Health: is the process alive, and can it do its work.
 
 `/healthz` needs no database. `/readyz` writes to the ledger and takes it back, by the same way
-a job is written: a full disk or a database that is gone is found before a client finds it.
+a job is written: a full disk or a database that is gone is found before a client finds it. A process that
+is told to stop is not ready from that moment on, while it still serves.
 """
 
 import asyncio
@@ -13,7 +14,8 @@ from starlette.routing import BaseRoute, Route
 
 from celeriac import clock
 from celeriac.access import Role
-from celeriac.errors import CeleriacError, LedgerUnavailable
+from celeriac.errors import CeleriacError, LedgerUnavailable, Stopping
+from celeriac.instance import publisher_of
 from celeriac.ledger import Ledger, keys
 from celeriac.web.site import Site
 
@@ -41,6 +43,8 @@ class Readiness:
 
     async def answer(self, request: Request) -> Response:
         """Say ready, or raise what is wrong."""
+        if self._site.stopping:
+            raise Stopping("This process was told to stop. It serves a moment longer; send requests to another one.")
         if self._trying is None or (self._trying.done() and self._until <= clock.monotonic()):
             self._until = clock.monotonic() + REMEMBER_SECONDS
             self._trying = asyncio.create_task(self._try())
@@ -49,7 +53,10 @@ class Readiness:
             await asyncio.wait_for(asyncio.shield(self._trying), PATIENCE_SECONDS)
         except TimeoutError:
             raise LedgerUnavailable(f"The ledger did not take a write within {PATIENCE_SECONDS:g} s.") from None
-        return JSONResponse({"status": "ready"})
+        publisher = publisher_of(self._site.ledger)
+        # Submits are accepted and run without the broker, only a little later.
+        degraded = ["broker"] if publisher is not None and publisher.down else []
+        return JSONResponse({"status": "ready", **({"degraded": degraded} if degraded else {})})
 
     async def _try(self) -> None:
         await asyncio.to_thread(_write, self._site.ledger)

@@ -17,7 +17,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from celeriac.access import SYSTEM
+from celeriac.broker import Publisher
 from celeriac.clock import micros
+from celeriac.instance import publisher_of
 from celeriac.ledger.stats import Stats, stats
 from celeriac.states import State
 
@@ -91,7 +93,8 @@ def routes(site: "Site") -> list[BaseRoute]:
     async def metrics(request: Request) -> Response:
         seen = await asyncio.to_thread(stats, site.ledger, SYSTEM, 1)
         lag, site.metrics.lag = site.metrics.lag, 0.0
-        text = await asyncio.to_thread(exposition, [*_of_process(site, lag), *_of_ledger(seen)])
+        families = [*_of_process(site, lag), *_of_ledger(seen), *_of_broker(publisher_of(site.ledger), seen)]
+        text = await asyncio.to_thread(exposition, families)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return [Route("/metrics", metrics, methods=["GET"])]
@@ -149,8 +152,23 @@ def _of_ledger(seen: Stats) -> Iterator["Metric"]:
         paused.add_metric([queue.name], int(queue.paused_at is not None))
     yield from (jobs, ages, paused)
     yield _gauge("celeriac_workers_online", "Workers that are alive.", seen.workers_online)
+    yield _gauge("celeriac_workers_stuck", "Of those, the ones that do nothing though they could.", seen.workers_stuck)
     yield _gauge("celeriac_slots", "Jobs that the workers alive can run at a time.", seen.slots)
     yield _gauge("celeriac_finished_per_second", "Jobs that succeeded or failed, over 5 minutes.", seen.rate_per_second)
+
+
+def _of_broker(publisher: Publisher | None, seen: Stats) -> Iterator["Metric"]:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    if publisher is None:
+        return
+    yield _gauge("celeriac_broker_up", "Whether this process can reach the broker.", int(publisher.up))
+    yield CounterMetricFamily("celeriac_hints", "Hints that this process sent to the broker.", value=publisher.sent)
+    messages = GaugeMetricFamily("celeriac_broker_messages", "Messages that lay in the broker.", labels=["queue"])
+    for queue, depth in sorted(publisher.depths.items()):
+        messages.add_metric([queue], depth)
+    yield messages
+    publisher.fill({queue.name: 0 for queue in seen.queues if any(queue.counts.values())})  # for the next time
 
 
 def _gauge(name: str, told: str, value: float) -> Any:

@@ -21,7 +21,7 @@ from celeriac.web.api.queries import JobFilter
 from celeriac.web.api.queues import QueuePage, QueueShape
 from celeriac.web.api.requests import JobBody
 from celeriac.web.api.system import StatsShape
-from celeriac.web.api.tokens import TokenBody, TokenPage, TokenShape
+from celeriac.web.api.tokens import EndedSessions, TokenBody, TokenPage, TokenShape
 from celeriac.web.endpoints import SUBMITS
 from celeriac.web.permissions import PERMISSIONS
 from celeriac.web.problems import MEDIA_TYPE, Problem
@@ -46,6 +46,7 @@ SHAPES = (
     TokenBody,
     TokenShape,
     TokenPage,
+    EndedSessions,
     Problem,
 )
 
@@ -86,6 +87,7 @@ TOLD: dict[tuple[str, str], tuple[str, str, str, str]] = {
     ("POST", "/tokens"): ("Make a token", "201", "Token", "-H 'Content-Type: application/json'"
                           " -d '{\"name\": \"ci\", \"role\": \"submitter\", \"tasks\": [\"mail.*\"]}'"),
     ("DELETE", "/tokens/{id}"): ("Revoke a token", "200", "Token", "-X DELETE"),
+    ("DELETE", "/sessions/{owner}"): ("End an owner's sessions", "200", "EndedSessions", "-X DELETE"),
 }  # fmt: skip
 
 # The bodies of the routes that read theirs themselves.

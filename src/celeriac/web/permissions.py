@@ -28,6 +28,7 @@ PERMISSIONS: dict[tuple[str, str], Permission] = {
     ("GET", "/api/v1/tokens"): Permission.TOKENS,
     ("POST", "/api/v1/tokens"): Permission.TOKENS,
     ("DELETE", "/api/v1/tokens/{id}"): Permission.TOKENS,
+    ("DELETE", "/api/v1/sessions/{owner}"): Permission.TOKENS,
     ("GET", "/api/v1/workers"): Permission.SYSTEM_READ,
     ("GET", "/api/v1/tasks"): Permission.SYSTEM_READ,
     ("GET", "/healthz"): Permission.PUBLIC,

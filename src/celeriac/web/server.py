@@ -1,7 +1,8 @@
 """Running the web process: the socket, uvicorn, and an orderly end.
 
 The socket is bound before anything starts, so that a taken port is told in one sentence and
-port 0 works. On SIGTERM whoever waits gets an answer first, then the site is closed.
+port 0 works. On SIGTERM the process says that it is not ready and goes on serving for `drain_seconds`, so that
+whoever sends it requests looks elsewhere; then whoever waits gets an answer, and the site is closed.
 """
 
 import errno
@@ -12,15 +13,18 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from celeriac import clock
 from celeriac.app import Celeriac, connect
 from celeriac.errors import CannotStart
 from celeriac.ledger import migrations
 from celeriac.settings import Settings
 from celeriac.web.app import Application, create_app
+from celeriac.web.site import Site
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +33,30 @@ SHUTDOWN_SECONDS = 3
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with the hub woken as soon as the end begins."""
+    """uvicorn, with a drain before the end and the hub woken as the end begins."""
 
-    def __init__(self, config: uvicorn.Config, application: Application) -> None:
+    def __init__(self, config: uvicorn.Config, site: Site) -> None:
         super().__init__(config)
-        self._application = application
+        self._site = site
+        self._drained_at: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain at SIGTERM, end at once at Ctrl-C or a second signal."""
+        seconds = self._site.settings.drain_seconds
+        if sig != signal.SIGTERM or self._drained_at is not None or not seconds:
+            super().handle_exit(sig, frame)
+            return
+        self._site.stopping = True
+        self._drained_at = clock.monotonic() + seconds
+        # A connection that is kept would be closed in the end without a word, maybe under its next request.
+        for headers in (self.config.encoded_headers, self.server_state.default_headers):
+            headers.append((b"connection", b"close"))
+
+    async def on_tick(self, counter: int) -> bool:
+        """Say whether it is time to end; called ten times a second."""
+        if self._drained_at is not None:
+            self.should_exit |= clock.monotonic() >= self._drained_at
+        return await super().on_tick(counter)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -50,7 +73,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer who waits, finish what runs, stop."""
-        self._application.state.site.hub.wake_all()
+        self._site.stopping = True
+        self._site.hub.wake_all()
         await super().shutdown(sockets)
 
 
@@ -92,7 +116,7 @@ def server(application: Application, settings: Settings) -> Server:
         log_config=None, log_level=logging.WARNING, timeout_graceful_shutdown=SHUTDOWN_SECONDS, backlog=BACKLOG,
         timeout_keep_alive=75,
     )  # fmt: skip
-    return Server(config, application)
+    return Server(config, application.state.site)
 
 
 def bind(host: str, port: int) -> socket.socket:

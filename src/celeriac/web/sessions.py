@@ -1,27 +1,20 @@
-"""Sessions: the cookie a browser gets for a login ticket, signed and self-contained.
+"""Sessions: the cookie a browser gets for a login ticket. It holds a secret; whose it is, the ledger knows.
 
-It carries owner, role and end; nothing of it is stored. The key is the setting, or else a file
-in the home folder, made on first use (0600). Called by `auth.py` and `pages/login.py`.
+So a session ends where it is ended (`ledger/keys.py`), whoever has a copy of the cookie. Called
+by `auth.py` and `pages/login.py`.
 """
 
-import contextlib
 import hashlib
-import os
-import secrets
 from functools import cached_property
-from pathlib import Path
+from urllib.parse import urlsplit
 
-from itsdangerous import BadSignature, URLSafeSerializer
-from starlette.requests import Request
+from starlette.responses import Response
 
-from celeriac import clock
-from celeriac.access import Principal, Role
-from celeriac.access.principals import PERMISSIONS
-from celeriac.settings import Settings, prepare_home
+from celeriac.settings import Settings
 
 
 class Sessions:
-    """Makes and reads session cookies."""
+    """Gives, finds and takes back session cookies."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -31,24 +24,12 @@ class Sessions:
         """How long a session lasts."""
         return int(self._settings.session_hours * 3600)
 
-    def cookie(self, owner: str, role: Role) -> str:
-        """Return the value of a cookie that lets this owner in until the session ends."""
-        return str(self._signer.dumps([owner, role, clock.micros() + self.seconds * 1_000_000]))
-
-    def principal(self, cookie: str) -> Principal | None:
-        """Return whose session it is, or None when it is over or not one of ours."""
-        try:
-            owner, role, until = self._signer.loads(cookie)
-            if clock.micros() > int(until):
-                return None
-            return Principal(str(owner), PERMISSIONS[Role(role)])
-        except (BadSignature, TypeError, ValueError):
-            return None
-
     @cached_property
     def name(self) -> str:
         """The cookie's name. Browsers share cookies between the ports of a host, instances must not."""
-        return f"celeriac_{hashlib.sha256(self._key.encode()).hexdigest()[:8]}"
+        ledger = urlsplit(self._settings.ledger_url)
+        place = f"{ledger.hostname}:{ledger.port}{ledger.path}"
+        return f"celeriac_{hashlib.sha256(place.encode()).hexdigest()[:8]}"
 
     def cookie_of(self, header: str | None) -> str | None:
         """Return our cookie out of a Cookie header, or None."""
@@ -58,28 +39,12 @@ class Sessions:
                 return value
         return None
 
-    def is_open(self, request: Request) -> bool:
-        """Say whether a browser is logged in."""
-        return self.principal(self.cookie_of(request.headers.get("cookie")) or "") is not None
+    def give(self, response: Response, secret: str, secure: bool) -> None:
+        """Let a response bring the cookie."""
+        response.set_cookie(
+            self.name, secret, max_age=self.seconds, httponly=True, samesite="strict", secure=secure
+        )  # fmt: skip
 
-    @cached_property
-    def _key(self) -> str:
-        return self._settings.secret_key or key_of(self._settings.home)
-
-    @cached_property
-    def _signer(self) -> URLSafeSerializer:
-        return URLSafeSerializer(self._key, salt="celeriac session")
-
-
-def key_of(home: Path) -> str:
-    """Return the key kept in the home folder, made if there is none; processes that start together agree on one."""
-    path = prepare_home(home) / "secret"
-    draft = path.with_name(f"secret.{os.getpid()}")
-    if not path.exists():
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(48))
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-        draft.unlink()
-    return path.read_text()
+    def take_back(self, response: Response, secure: bool) -> None:
+        """Let a response remove the cookie."""
+        response.delete_cookie(self.name, httponly=True, samesite="strict", secure=secure)

@@ -14,7 +14,8 @@ from starlette.requests import Request
 
 from celeriac.access import Principal
 from celeriac.app import Celeriac, Tasks, connect
-from celeriac.ledger import ORDER, Group, Ledger, Move, migrations
+from celeriac.instance import publisher_of
+from celeriac.ledger import ORDER, Group, Ledger, Move, batches, migrations, submit
 from celeriac.settings import Settings
 from celeriac.stream import Hub
 from celeriac.web.metrics import Metrics
@@ -37,6 +38,7 @@ class Site:
         self.settings = settings
         self.tasks = Tasks(app, settings.redact)
         self.metrics = Metrics()
+        self.stopping = False  # whether the process is about to end
 
     async def start(self) -> None:
         """Open the ledger, refuse one of another version, begin to commit and to listen."""
@@ -52,6 +54,8 @@ class Site:
         self._waves = Waves(self.group)
         self.hub = Hub(self.ledger, self.settings.announcements_url)
         self.hub.start()
+        if publisher := publisher_of(self.ledger):
+            publisher.fill({})  # connects, so that readiness knows
         self.metrics.start()
 
     async def stop(self) -> None:
@@ -62,11 +66,19 @@ class Site:
 
     async def do(self, move: Move[Any, Any], item: Any) -> Any:
         """Make a move together with those of other requests; return its answer after the commit or raise its error."""
+        if move in (submit, batches.submit_batch):
+            self._admit()
         begun = time.perf_counter()
         answer = await self._waves.add(move, item)
         self.metrics.moves[move.__name__] += 1
         self.metrics.writes.add(time.perf_counter() - begun)
         return answer
+
+    def _admit(self) -> None:
+        """Refuse while too many jobs wait; whoever asks does not wait for the look. Raises BacklogFull."""
+        if self.ledger.backlog.is_due():
+            asyncio.get_running_loop().run_in_executor(None, self.ledger.backlog.look)
+        self.ledger.backlog.refuse()
 
 
 def site(request: Request) -> Site:

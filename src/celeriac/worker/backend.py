@@ -6,6 +6,7 @@ attempt's box (`capture`), and the main process commits it with the outcome.
 """
 
 import threading
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -224,6 +225,7 @@ class ResultConsumer(BaseResultConsumer):
         with self._lock:
             if self._listener is None:
                 self._listener = listen(self.app.settings.announcements_url, Ear.HUB)
+                self._closing = weakref.finalize(self, self._listener.close)  # also at exit; a fork's leaves ours alone
 
     def cancel_for(self, task_id: str) -> None:
         """Forget nothing: there is one ear for all results."""
@@ -232,7 +234,7 @@ class ResultConsumer(BaseResultConsumer):
         """Close the ear."""
         with self._lock:
             if self._listener is not None:
-                self._listener.close()
+                self._closing()
                 self._listener = None
 
     def on_after_fork(self) -> None:

@@ -10,7 +10,8 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from traceback import format_exc
 from typing import Any
@@ -25,6 +26,7 @@ from celeriac.app import Capture, capture
 from celeriac.failpoints import failpoint
 from celeriac.jobs import Chord, ErrorCode, Failure, Kind, Submission, preview, storable
 from celeriac.states import State
+from celeriac.worker import evidence
 from celeriac.worker.failures import failure_of
 from celeriac.worker.reports import Reports, cancel_left
 
@@ -32,7 +34,7 @@ from celeriac.worker.reports import Reports, cancel_left
 send_frame: Callable[[tuple[Any, ...]], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ended:
     """How an attempt ended, as the pool saw it.
 
@@ -77,6 +79,7 @@ class Box(Capture):
         self.children: str | None = None
 
 
+_folder = cache(Path)  # making a Path anew costs each attempt 7 µs
 _running: tuple[Path, int, int] | None = None  # where cancels are left; key and attempt that this child runs
 
 
@@ -99,13 +102,14 @@ def run_attempt(
     held = request["celeriac"]
     if "still_held" in held and not held["still_held"]():  # a thread, taken up after the job was given back
         return Ended(State.QUEUED, Kind.GIVEN_BACK)
-    slots = Path(held["slots"]) if held.get("slots") else None
-    reports = Reports(held, send_frame or (lambda frame: None))
+    slots = _folder(held["slots"]) if held.get("slots") else None
+    reports = Reports(held, slots, send_frame or (lambda frame: None))
     box = Box(id, reports)
     token, unplug = capture.set(box), current.plug(reports)
     began, pid = time.monotonic(), os.getpid()
     try:
         if slots is not None:
+            evidence.begin(slots)
             _running = slots, held["key"], held["attempt"]
         trace = fast_trace_task if _optimised() else trace_task_ret
         failed, outcome, _runtime = trace(task, id, request, body, content_type, content_encoding)
@@ -129,7 +133,8 @@ def run_attempt(
         reports.flush()
         unplug()
         capture.reset(token)
-    return replace(ended, runtime=time.monotonic() - began)
+    ended.runtime = time.monotonic() - began
+    return ended
 
 
 def _optimised() -> bool:

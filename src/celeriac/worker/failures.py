@@ -37,6 +37,14 @@ def shortened(traceback: str) -> str:
     return traceback if first is None else head + _HEAD + "".join(lines[first:])
 
 
+def crashed(stack: str) -> str:
+    """Return what the interpreter tells of a crash (the last call first) up to the call of the task."""
+    lines = stack.splitlines()
+    machinery = [place for place, line in enumerate(lines) if line.startswith(_OURS)]
+    users = any(_is_users(line) for line in lines[: machinery[0]]) if machinery else False
+    return "\n".join(lines[: machinery[0]]) if users else stack
+
+
 def _is_users(line: str) -> bool:
     return line.startswith('  File "') and not line.startswith(_OURS)
 

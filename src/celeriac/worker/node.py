@@ -23,6 +23,7 @@ from celeriac.jobs import Claimed, ClaimRequest, ErrorCode, Failure, Kind, Outco
 from celeriac.ledger import ORDER, Group, Ledger, claim, finish, nodes, read
 from celeriac.settings import Settings
 from celeriac.states import State
+from celeriac.worker.hints import Hints, Kept
 from celeriac.worker.history import Frame, History
 from celeriac.worker.inbox import Inbox
 from celeriac.worker.lease import Lease
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 # How much work, at the pool's pace, a node may hold beyond what runs.
 BUFFER_SECONDS = 0.03
 BUFFER_PER_SLOT = 32
+# How often a node that is woken by a broker looks for itself.
+WOKEN_LOOK_SECONDS = 5.0
 
 
 class Running(Protocol):
@@ -63,6 +66,7 @@ class Node:
         self.running: dict[int, Running] = {}  # those of them that Celery has taken over
         self.cancelled: frozenset[tuple[int, int]] = frozenset()  # (key, attempt) that somebody asked to cancel
         self.stopping = False
+        self.progress = 0  # jobs claimed and ended so far
         self.id = ""
         self.inbox = Inbox(worker.hub)
         self.group = Group(ledger, ORDER, self.inbox.put, patient=True)
@@ -74,12 +78,16 @@ class Node:
         self._transport: Any = None
         self._claiming = False
         self._again = False
+        self._sated = True  # the latest claim came back full: there may be more
+        self._looked_at = 0.0
         self._turn = 0  # of the latest claim
+        self._served: dict[str, str] = {}  # queue -> the owner who had the last turn
         self._owed: set[tuple[int, int]] = set()  # (key, attempt) whose outcome is on its way to the ledger
         self._strays: dict[tuple[int, int], int] = {}  # (key, attempt) that nobody held at the last look: turn then
         self._runtime: float | None = None
         self._shape: nodes.Shape | None = None
         self._lease = Lease(self, settings.beat_seconds)
+        self.hints = Hints(self, worker.app)
 
     @property
     def queues(self) -> frozenset[str]:
@@ -129,6 +137,7 @@ class Node:
         if self._transport is not None:
             self._transport.source = None
             self._transport = None
+        self.hints.follow(())
         self._give_back_unstarted()
 
     def room(self) -> int:
@@ -139,6 +148,10 @@ class Node:
             buffer = int(capacity * min(BUFFER_PER_SLOT, BUFFER_SECONDS / max(self._runtime, 1e-5)))
         return capacity + buffer - len(self.held)
 
+    def waits_for_pool(self) -> bool:
+        """Say whether it has jobs and none has begun (any thread)."""
+        return bool(self.held) and all(request.started_at is None for request in list(self.running.values()))
+
     def fetch(self) -> None:
         """Claim what there is room for; while a claim is under way, remember to claim again."""
         if self._claiming or self.stopping or self._transport is None:
@@ -148,28 +161,35 @@ class Node:
         room = self.room()
         if room <= 0:
             return
-        queues = sorted(queue for queue in self.queues if self._transport.consumes(queue))
+        queues = sorted(self._consumed())
         self._turn += 1
         turn = self._turn % len(queues) if queues else 0
         queues = queues[turn:] + queues[:turn]  # no queue is always asked last
-        request = ClaimRequest(self.id, tuple(queues), self.pace.free, room, self.pace.turns())
+        request = ClaimRequest(self.id, tuple(queues), self.pace.free, room, self.pace.turns(), dict(self._served))
         self._claiming = True
-        self.group.add(claim, request, partial(self._claimed, room), urgent=len(self.held) < self.capacity)
+        self.group.add(
+            claim, request, partial(self._claimed, room, self.hints.kept()), urgent=len(self.held) < self.capacity
+        )
 
-    def _claimed(self, room: int, answer: list[Claimed] | Exception) -> None:
+    def _claimed(self, room: int, hints: list[Kept], answer: list[Claimed] | Exception) -> None:
         self._claiming = False
         if isinstance(answer, Exception):
             log.error("A claim failed: %s", answer)
             return
         failpoint("main-claimed")
+        self.progress += len(answer)
         for job in answer:
             self.held[job.key] = job
+            self._served[job.queue] = job.owner
             wait = self.pace.spend(job.task)
             if wait is not None:
                 self.inbox.later(wait, self.fetch)
         for job in answer:
             self._hand_over(job)
-        if self._again or len(answer) == room:
+        self._sated = len(answer) == room
+        if not self._sated:
+            self.hints.answered(hints, answer)
+        if self._again or self._sated:
             self.fetch()
 
     def _hand_over(self, job: Claimed) -> None:
@@ -185,13 +205,20 @@ class Node:
         if self.held.get(job.key) is job and job.key not in self.running:
             self._undeliverable(job, "Its message cannot be read.")
 
+    def _consumed(self) -> list[str]:
+        """Return the queues it may claim from now."""
+        return [] if self._transport is None else [q for q in self.queues if self._transport.consumes(q)]
+
     def look(self) -> None:
         """Look for work whose announcement was lost; takes no turn to write when there is none."""
         self.revise()
-        if self._claiming or self.room() <= 0:
+        self.hints.follow(self._consumed())
+        waiting, woken = self.hints.tick(), self.hints.up and clock.monotonic() - self._looked_at < WOKEN_LOOK_SECONDS
+        if self._claiming or self.room() <= 0 or (woken and not waiting):
             return
+        self._looked_at = clock.monotonic()
         try:
-            if read.any_queued(self.ledger, list(self.queues)):
+            if waiting or read.any_queued(self.ledger, list(self.queues)):
                 self.fetch()
         except (LedgerUnavailable, LedgerFull) as error:
             log.warning("%s", error)
@@ -222,13 +249,15 @@ class Node:
         if not self.holds(job):
             return
         self.history.close(job.key)
+        self.progress += 1
         del self.held[job.key]
         self.running.pop(job.key, None)
         if runtime is not None:
             self._runtime = runtime if self._runtime is None else 0.9 * self._runtime + 0.1 * runtime
         self._hand_in(outcome)
         failpoint("main-after-outcome")
-        self.fetch()
+        if self._sated or not self.hints.up:  # else nothing is left until a hint comes
+            self.fetch()
 
     def _hand_in(self, outcome: Outcome) -> None:
         self._owed.add((outcome.key, outcome.attempt))
@@ -321,6 +350,7 @@ class Node:
         if self.stopping:
             return
         self.stopping = True
+        self.hints.close()
         self.inbox.close()
         for job in list(self.held.values()):
             self.give_back(job)

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from billiard.common import TERM_SIGNAL
+from billiard.einfo import ExceptionInfo
 from billiard.pool import DEATH
 from celery.concurrency import asynpool, prefork, solo, thread
 from celery.concurrency.base import BasePool, apply_target
@@ -23,7 +24,7 @@ from celery.worker import state as worker_state
 from kombu.asynchronous import get_event_loop
 from setproctitle import setproctitle
 
-from celeriac.worker import capture, node
+from celeriac.worker import capture, evidence, node
 
 log = get_logger(__name__)
 
@@ -61,6 +62,7 @@ class Worker(asynpool.Worker):
         code = (1 if exc else 0) if exitcode is None else exitcode
         if self.on_exit is not None:
             self.on_exit(pid, code)
+        evidence.end_well()
         try:
             signal.pthread_sigmask(signal.SIG_BLOCK, {TERM_SIGNAL})  # its handler would wait for the pipe's lock
             self.outq.put((DEATH, (pid, code)))
@@ -83,11 +85,78 @@ def _on_frame(frame: tuple[Any, ...]) -> None:
         log.exception("A report of a task was lost")
 
 
+class _Sparing:
+    """The hub as the pool's writers see it, without the calls to the kernel that would change nothing.
+
+    Before each wait Celery adds or removes every child's pipe, whether it is there or not: seven calls for a no-op job.
+    """
+
+    consolidate_callback: Callable[[list[int]], None]
+
+    def __init__(self, hub: Any) -> None:
+        self._hub = hub
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._hub, name)
+
+    def add(self, fd: int, callback: Any, flags: int, args: tuple[Any, ...] = (), consolidate: bool = False) -> None:
+        """Wait until a pipe can be written to, unless that is waited for already."""
+        if not consolidate or fd not in self._hub.consolidate or self._hub.writers.get(fd, fd) is not None:
+            self._hub.add(fd, callback, flags, args, consolidate)
+
+    def remove_writer(self, fd: int) -> None:
+        """Wait for it no longer."""
+        if fd in self._hub.writers:
+            self._hub.remove_writer(fd)
+
+
 class AsynPool(asynpool.AsynPool):
     """Celery's prefork pool with our children."""
 
     Worker = Worker
     ResultHandler = ResultHandler
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._inquest = evidence.Inquest()
+        super().__init__(*args, **kwargs)
+
+    def Process(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a child that can be asked what it took."""
+        process = super().Process(*args, **kwargs)
+        if process._start_method == "fork":
+            process._Popen = evidence.Popen
+        return process
+
+    def _create_write_handlers(self, hub: Any, *args: Any, **kwargs: Any) -> None:
+        sparing = _Sparing(hub)
+        super()._create_write_handlers(sparing, *args, **kwargs)
+        hub.consolidate_callback = sparing.consolidate_callback
+
+    def get_process_queues(self) -> Any:
+        """Return the pipes of a new child.
+
+        Celery's raises StopIteration, and the worker ends, while those of one that has just died are not freed.
+        """
+        if all(self._queues.values()):
+            self._queues[self.create_process_queues()] = None
+        return super().get_process_queues()
+
+    def flush(self) -> None:
+        """Drop what waits for a child, when Celery's connection goes or the worker stops.
+
+        Celery drops what is in a child's pipe as well, for a broker that sends it again, and the child runs it all
+        the same. Our claim outlives the connection.
+        """
+        for job in self._cache.values():
+            job._accepted = job._accepted or job._write_to is not None
+        super().flush()
+
+    def on_job_process_lost(self, job: Any, pid: int, exitcode: int) -> None:
+        """Tell whoever waits for the job how its child died."""
+        try:
+            raise evidence.ChildLost(self._inquest.death(node.this().slots, pid, exitcode))
+        except evidence.ChildLost:
+            job._set(None, (False, ExceptionInfo()))
 
 
 class Pool(prefork.TaskPool):

@@ -15,6 +15,7 @@ from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
 from celeriac import clock, current
 from celeriac.jobs import Kind, preview, storable
+from celeriac.worker import evidence
 from celeriac.worker.history import REMARK
 
 LOG_LINES = 1000
@@ -24,14 +25,13 @@ LOG_CHARACTERS = 4000
 class Reports:
     """The worker's side of one attempt, in the pool.
 
-    `held` is what the request knows of it: the job's key, the attempt, and either the folder `slots` where
-    cancels are left for processes, or `cancelled` (a question to the node) and `limits` (soft, hard).
+    `held` is what the request knows of it: the job's key, the attempt, and, without a folder `slots` where
+    cancels are left for processes, `cancelled` (a question to the node) and `limits` (soft, hard).
     """
 
-    def __init__(self, held: Mapping[str, Any], send: Callable[[tuple[Any, ...]], None]) -> None:
+    def __init__(self, held: Mapping[str, Any], slots: Path | None, send: Callable[[tuple[Any, ...]], None]) -> None:
         self._key, self._attempt, self._send = held["key"], held["attempt"], send
-        slots = held.get("slots")
-        self._slots = Path(slots) if slots else None
+        self._slots = slots
         self._asked: Callable[[], bool] | None = held.get("cancelled")
         limits = zip(held.get("limits") or (), _LIMITS, strict=False)
         self._limits = [(limit, error) for limit, error in limits if limit]
@@ -46,6 +46,8 @@ class Reports:
             self._interrupt()
             self._put_off(Kind.PROGRESS, _progress(data))
             return
+        if kind == Kind.LOG:
+            evidence.keep(data["text"])
         self._lines += 1
         if self._lines > LOG_LINES:
             return

@@ -29,6 +29,7 @@ from celeriac.jobs import ErrorCode, Failure, Kind, Outcome
 from celeriac.states import State
 from celeriac.worker import node as nodes
 from celeriac.worker.capture import Ended, run_attempt
+from celeriac.worker.evidence import ChildLost
 from celeriac.worker.failures import failure_of
 
 log = get_logger(__name__)
@@ -113,7 +114,7 @@ class LedgerRequest(Request):
         """The attempt answered; how it ended is in the answer."""
         failpoint("main-before-outcome")
         worker_state.task_ready(self, successful=ended.state is State.SUCCEEDED)
-        outcome = replace(self._outcome(ended.state, ended.kind, ended.failure), **ended.fields())
+        outcome = self._outcome(ended.state, ended.kind, ended.failure, **ended.fields())
         self._node.end(self.job, outcome, ended.runtime)
         log.info("%s[%s] %s in %.3f s", self.name, self.id, ended.state, ended.runtime)
         self._tell_celery(ended)
@@ -147,9 +148,15 @@ class LedgerRequest(Request):
             self._node.give_back(self.job)
             return
         pause = min(DEATH_PAUSE_SECONDS * 2**self.job.deaths, DEATH_PAUSE_MOST_SECONDS)
-        failure = Failure(ErrorCode.WORKER_LOST, "WorkerLost", f"The process that ran it ended: {error}")
+        told = " ".join(str(error).split()).rstrip(".")
+        failure = Failure(ErrorCode.WORKER_LOST, "WorkerLost", f"The process that ran it ended: {told}.")
         outcome = self._outcome(State.RETRYING, Kind.RESCUED, failure)
-        self._node.end(self.job, replace(outcome, death=True, run_at=clock.micros() + int(pause * 1_000_000)))
+        evidence = error.death.data() if isinstance(error, ChildLost) else {}
+        log.error("%s[%s] lost its process: %s%s", self.name, self.id, told, _block(evidence.get("stack")))
+        self._node.end(self.job, replace(
+            outcome, data=(outcome.data or {}) | {"worker": self._node.id} | evidence, death=True,
+            run_at=clock.micros() + int(pause * 1_000_000),
+        ))  # fmt: skip
 
     def _fail(self, error: Exception, einfo: ExceptionInfo, failure: Failure) -> None:
         """Fail the job from here, with everything that Celery's tracer does in the attempt."""
@@ -176,14 +183,14 @@ class LedgerRequest(Request):
         self.send_event("task-revoked", **told)
         signals.task_revoked.send(sender=self._task, request=self._context, **told)
 
-    def _outcome(self, state: State, kind: Kind, failure: Failure | None) -> Outcome:
+    def _outcome(self, state: State, kind: Kind, failure: Failure | None, **more: Any) -> Outcome:
         data: dict[str, Any] = {"attempt": self.job.attempt}
         if failure is not None:
             data |= {"code": failure.code, "type": failure.type, "message": failure.message[:500]}
         job = self.job
         return Outcome(
             job.key, job.id, job.attempt, job.task, job.queue, state, clock.micros(), kind, data,
-            started_at=self.started_at, failure=failure,
+            started_at=self.started_at, failure=failure, **more,
         )  # fmt: skip
 
     def _tell_celery(self, ended: Ended) -> None:
@@ -232,12 +239,14 @@ class LedgerRequest(Request):
     def withdraw(self) -> bool:
         """See to it that the attempt never begins; say whether that was in time.
 
-        The prefork pool drops by itself what has not begun when a connection is lost. A thread may have begun
-        before the node has heard of it: only its future knows.
+        A thread or a child may have begun before the node has heard of it: only the thread's future knows, and what
+        is in a child's pipe begins. What waits for a child the pool drops by itself (`AsynPool.flush`).
         """
         if self.started_at is not None:
             return False
-        return not isinstance(self._handed, ApplyResult) or bool(self._handed.f.cancel())
+        if isinstance(self._handed, ApplyResult):
+            return bool(self._handed.f.cancel())
+        return getattr(self._handed, "_write_to", None) is None
 
     def evict(self) -> None:
         """Kill an attempt that outlasts the worker's shutdown; it runs again elsewhere."""
@@ -269,6 +278,10 @@ class LedgerRequest(Request):
     def reject(self, requeue: bool = False) -> None:
         """Do nothing: outcomes go to the node."""
         self.acknowledged = True
+
+
+def _block(text: str | None) -> str:
+    return f"\n{text}" if text else ""
 
 
 def _terminated(error: BaseException) -> bool:

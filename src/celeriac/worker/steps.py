@@ -3,12 +3,16 @@
 Named by path in `app/application.py`, so that plain `celery worker` gets them too.
 """
 
+import logging
 from typing import Any
 
 from celery import bootsteps
 
-from celeriac.worker import node, remote, strategy
+from celeriac.errors import LedgerFull, LedgerUnavailable
+from celeriac.worker import evidence, node, remote, strategy
 from celeriac.worker.pool import ours
+
+log = logging.getLogger(__name__)
 
 
 class LedgerStep(bootsteps.StartStopStep):
@@ -20,15 +24,20 @@ class LedgerStep(bootsteps.StartStopStep):
         super().__init__(worker, **kwargs)
         worker.pool_cls = ours(worker.pool_cls)
         remote.register()
+        evidence.listen(worker.app.settings.redact)
         for task in worker.app.tasks.values():
             strategy.bind(task)
 
     def start(self, worker: Any) -> None:
-        """Enter the ledger."""
+        """Enter the ledger, or end the worker with a sentence: whoever supervises it starts it again."""
         app = worker.app
         made = node.Node(worker, app.ledger, app.settings)
         node.set_current(made)
-        made.open()
+        try:
+            made.open()
+        except (LedgerUnavailable, LedgerFull) as error:
+            log.critical("%s", error)
+            raise SystemExit(2) from None
 
     def stop(self, worker: Any) -> None:
         """Nothing: the pool stops the node once its attempts have ended."""

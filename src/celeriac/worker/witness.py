@@ -39,7 +39,7 @@ class Execution:
         self._ignores_result = task.ignore_result if ignore is None else ignore
         self.failure: Failure | None = None
         self.again: Submission | None = None  # its own id, sent again: a retry or a replacement
-        self.reports = Reports({"key": 0, "attempt": 0}, self._report)
+        self.reports = Reports({"key": 0, "attempt": 0}, None, self._report)
         self.unplug = current.plug(self.reports)
 
     def _report(self, frame: tuple[Any, ...]) -> None:

@@ -7,12 +7,12 @@ A look changes nothing and starts nothing. `LOOKS` holds them all in the order o
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
-from celeriac.cli.checks import app, database, machine, server
+from celeriac.cli.checks import app, broker, database, machine, server
 from celeriac.settings import Settings
 
 FINE, WARNING, ERROR = "fine", "warning", "error"
 
 Look: TypeAlias = Callable[[Settings], Iterator[tuple[str, str]]]
-LOOKS: dict[str, Look] = {**machine.LOOKS, **database.LOOKS, **server.LOOKS, **app.LOOKS}
+LOOKS: dict[str, Look] = {**machine.LOOKS, **database.LOOKS, **server.LOOKS, **app.LOOKS, **broker.LOOKS}
 
 __all__ = ["ERROR", "FINE", "LOOKS", "WARNING", "Look"]

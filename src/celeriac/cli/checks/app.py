@@ -17,13 +17,14 @@ Found = Iterator[tuple[str, str]]
 
 
 @cache
-def _loaded(name: str) -> Celeriac | None:
+def loaded(name: str) -> Celeriac | None:
+    """Return the app of this name, None without one. Raises what is wrong with it."""
     return load_app(name) if name else None
 
 
 def app(settings: Settings) -> Found:
     """It imports and has tasks."""
-    found = _loaded(settings.app)
+    found = loaded(settings.app)
     if found is None:
         yield "warning", "no app was named; say `celeriac check mymodule:app` or set CELERIAC_APP"
         return
@@ -40,7 +41,7 @@ def app(settings: Settings) -> Found:
 
 def signatures(settings: Settings) -> Found:
     """A parameter without an annotation takes anything: whoever submits learns of a mistake from a failed job."""
-    found = _loaded(settings.app)
+    found = loaded(settings.app)
     if found is None:
         return
     names = Tasks(found).names
@@ -61,7 +62,7 @@ def _bare(function: object) -> bool:
 
 def workers(settings: Settings) -> Found:
     """Somebody works on each queue that the tasks lead to."""
-    found, ledger = _loaded(settings.app), existing(settings)
+    found, ledger = loaded(settings.app), existing(settings)
     if found is None or ledger is None:
         return
     heard = {queue for worker in read.all_workers(ledger) if worker.online for queue in worker.queues}

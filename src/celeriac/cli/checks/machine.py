@@ -19,7 +19,6 @@ from celeriac.settings import LOOPBACK, Settings, unknown_variables
 
 Found = Iterator[tuple[str, str]]
 LITTLE, TOO_LITTLE = 1 << 30, 100 << 20
-SHORT_KEY = 32
 
 
 def variables(settings: Settings) -> Found:
@@ -116,17 +115,6 @@ def hosts(settings: Settings) -> Found:
     yield "fine", f"reachable as {', '.join(sorted(allowed_hosts(settings)))}"  # or raises the sentence
 
 
-def key(settings: Settings) -> Found:
-    """The key that signs session cookies."""
-    if not settings.secret_key:
-        shared = "; set it when several machines serve the same names" if settings.host not in LOOPBACK else ""
-        yield "fine", f"CELERIAC_SECRET_KEY is not set, so the home folder's own is used{shared}"
-    elif len(settings.secret_key) < SHORT_KEY:
-        yield "warning", f"CELERIAC_SECRET_KEY has fewer than {SHORT_KEY} characters. Make one: openssl rand -hex 32"
-    else:
-        yield "fine", "CELERIAC_SECRET_KEY is set"
-
-
 def user(settings: Settings) -> Found:
     """Who runs it: tasks run with this user's rights."""
     if os.geteuid() == 0:
@@ -141,5 +129,5 @@ def _meant(nearest: str) -> str:
 
 LOOKS = {
     "variables": variables, "file": file, "home": home, "token": token, "disk": disk, "port": port, "hosts": hosts,
-    "key": key, "user": user,
+    "user": user,
 }  # fmt: skip

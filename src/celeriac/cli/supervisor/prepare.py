@@ -32,7 +32,7 @@ def prepare(settings: Settings, app_only: bool = False) -> Prepared:
         ledger = open_ledger(settings.ledger_url)
         fresh = migrations.revision(ledger) is None
         copy = migrations.copy_before_upgrade(ledger)
-        migrated = migrations.upgrade(ledger) and not fresh
+        migrated = migrations.upgrade(ledger, finish=True) and not fresh
         enter_token(ledger, settings.token_path, fresh)
         ticket = keys.create_ticket(ledger, OWNER, Role.ADMIN)
         return Prepared(example=example, copy=str(copy or ""), migrated=migrated, ticket=ticket)

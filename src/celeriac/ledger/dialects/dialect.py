@@ -3,7 +3,7 @@
 `sqlite.py` and `postgres.py` answer it. Here are also the sentences for what can go wrong with both.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -74,14 +74,20 @@ class Dialect(Protocol):
     def run(self, driver: Any, text: str, parameters: Any) -> Rows:
         """Execute a statement on a connection of the driver; the shortest way there is."""
 
+    def load(self, driver: Any, table: str, rows: Sequence[dict[str, Any]], key: str) -> list[int] | None:
+        """Add many rows of the same columns faster than by INSERT, and return their keys (in `key`, if it is named).
+
+        None if that cannot be: there is no such way on this connection, or one of the rows exists already.
+        """
+
     def begin(self, driver: Any) -> None:
         """Prepare a transaction of ours that has just begun."""
 
     def in_transaction(self, driver: Any) -> bool:
         """Say whether what a caller's connection does now is, or begins, a transaction."""
 
-    def is_broken(self, driver: Any) -> bool:
-        """Say whether a connection of the driver is of no use any more."""
+    def is_broken(self, driver: Any, error: BaseException) -> bool:
+        """Say whether a connection of the driver, on which this happened, is of no use any more."""
 
     def driver_of(self, connection: Any) -> Any:
         """Return the driver's connection within a caller's. Raises TypeError when it is of another database."""

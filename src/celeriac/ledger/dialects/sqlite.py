@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,10 @@ class SQLite:
         rows = [row(*values) for values in cursor.fetchall()]
         return Rows(rows, cursor.rowcount)
 
+    def load(self, driver: Any, table: str, rows: Sequence[dict[str, Any]], key: str) -> list[int] | None:
+        """Return None: an INSERT is the fastest there is."""
+        return None
+
     def begin(self, driver: Any) -> None:
         """Do nothing: see `_begin_with`."""
 
@@ -74,7 +78,7 @@ class SQLite:
         begins = driver.isolation_level is not None and getattr(driver, "autocommit", False) is not True
         return driver.in_transaction or begins
 
-    def is_broken(self, driver: Any) -> bool:
+    def is_broken(self, driver: Any, error: BaseException) -> bool:
         """Say no: a file does not go away."""
         return False
 

@@ -1,72 +1,87 @@
-"""Bringing a database to the schema this program knows, with Alembic, from inside the package.
+"""Bringing a database to the schema this program knows, from inside the package, while others go on working.
 
-`celeriac migrate` calls `upgrade`; `dev` and `demo` do so by themselves, after a copy of the
-SQLite file. Every other process only checks, and refuses a database that is older or newer;
-for that it needs no Alembic, which would cost each of them eight megabytes.
+`celeriac migrate` calls `upgrade`; `dev` and `demo` do so by themselves, after a copy of the SQLite file. Every other
+process only checks. A revision comes in two steps: `upgrade` adds what its programs need, and those of the revision
+before work on; `contract`, when none of them is left, takes away what only they needed. Next: steps.py, which does it.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-from sqlalchemy import inspect, text
+from sqlalchemy import Connection, inspect, text
 
 from celeriac.errors import LedgerVersion
 from celeriac.ledger.store import Ledger
 
-if TYPE_CHECKING:
-    from alembic.config import Config
+HEAD = "0003"
 
-HEAD = "0002"
+
+class Standing(NamedTuple):
+    """How far a database is; nothing of it when it is empty. Revisions are compared as text."""
+
+    floor: str | None  # the oldest revision whose programs may work on it
+    made: str | None  # the newest revision whose programs may
+    tells_both: bool = True  # until revision 0003 the two were one
+
+
+def standing(connection: Connection) -> Standing:
+    """Return how far a database is."""
+    seen = inspect(connection)
+    if not seen.has_table("alembic_version"):
+        return Standing(None, None)
+    both = any(column["name"] == "made" for column in seen.get_columns("alembic_version"))
+    made = "made" if both else "version_num"
+    row = connection.execute(text(f"SELECT version_num, {made} FROM alembic_version")).first()
+    return Standing(row[0], row[1] or row[0], both) if row else Standing(None, None)
 
 
 def head() -> str:
-    """Return the revision this program knows."""
+    """Return the revision of this program."""
     return HEAD
 
 
 def revision(ledger: Ledger) -> str | None:
-    """Return the revision the database is at, or None when it is empty."""
+    """Return the newest revision whose programs may work on the database, or None when it is empty."""
     with ledger.reading() as connection:
-        if not inspect(connection).has_table("alembic_version"):
-            return None
-        found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    return None if found is None else str(found)
+        return standing(connection).made
 
 
-def upgrade(ledger: Ledger) -> bool:
-    """Bring the database to `head`; return whether there was anything to do.
+def is_finished(ledger: Ledger) -> bool:
+    """Say whether nothing is left in the database that only older programs need."""
+    with ledger.reading() as connection:
+        return (standing(connection).floor or "") >= HEAD
 
-    Raises LedgerVersion when the database is newer than this program.
+
+def upgrade(ledger: Ledger, finish: bool = False) -> bool:
+    """Make what this program needs; return whether there was anything to do.
+
+    An empty database is finished at once. In another one what the programs of the revision before need stays,
+    unless it is to be finished: then none of them may run any more. Repeated after a kill, it goes on.
+
+    Raises LedgerVersion when the database is too new for this program.
     """
-    from alembic import command
+    from celeriac.ledger.migrations import steps
 
-    before = revision(ledger)
-    if before == HEAD:
-        return False
-    _refuse_unknown(before)
-    with ledger.transaction() as transaction:
-        if ledger.dialect == "postgresql":  # another process may be at it
-            transaction.connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('celeriac migrate'))"))
-        config = _config()
-        config.attributes["connection"] = transaction.connection
-        command.upgrade(config, "head")
-    return True
+    with ledger.reading() as connection:
+        before = standing(connection)
+    _refuse_newer(before)
+    return steps.take(ledger, HEAD, finish or before.made is None)
 
 
 def check(ledger: Ledger) -> None:
-    """Raise LedgerVersion, with the command to type, unless the database is at `head`."""
-    before = revision(ledger)
-    if before == HEAD:
-        return
-    _refuse_unknown(before)
-    state = "is empty" if before is None else f"is at revision {before}, this program needs {HEAD}"
-    raise LedgerVersion(f"The database {state}. Run `celeriac migrate` first.")
+    """Raise LedgerVersion, with the command to type, unless this program may work on the database."""
+    with ledger.reading() as connection:
+        before = standing(connection)
+    _refuse_newer(before)
+    if before.made is None or before.made < HEAD:
+        state = "is empty" if before.made is None else f"is at revision {before.made}, this program needs {HEAD}"
+        raise LedgerVersion(f"The database {state}. Run `celeriac migrate` first.")
 
 
 def copy_before_upgrade(ledger: Ledger) -> Path | None:
     """Copy an existing SQLite file that is about to be migrated; return the copy's path."""
     before = revision(ledger)
-    if ledger.dialect != "sqlite" or before in (None, HEAD):
+    if ledger.dialect != "sqlite" or before is None or before >= HEAD:
         return None
     path = Path(ledger.url.removeprefix("sqlite:///"))
     copy = path.with_name(f"{path.name}.before-{HEAD}")
@@ -74,20 +89,9 @@ def copy_before_upgrade(ledger: Ledger) -> Path | None:
     return copy
 
 
-def _config() -> "Config":
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent))
-    return config
-
-
-def _refuse_unknown(before: str | None) -> None:
-    from alembic.script import ScriptDirectory
-
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if before is not None and before not in known:
+def _refuse_newer(before: Standing) -> None:
+    if before.floor is not None and before.floor > HEAD:
         raise LedgerVersion(
-            f"The database is at revision {before}, which this version of Celeriac does not know. "
+            f"The database is at revision {before.floor}, which this version of Celeriac does not know. "
             "Install the version that wrote it, or a newer one."
         )

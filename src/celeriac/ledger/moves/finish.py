@@ -6,38 +6,41 @@ says where an ended attempt leads. Next: chords.py, where a member's end may sta
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from celeriac.failpoints import failpoint
-from celeriac.jobs import ErrorCode, Failure, Kind, Note, Outcome, Start
+from celeriac.jobs import ErrorCode, Failure, Kind, Note, Outcome, Start, record
 from celeriac.ledger.moves.abandon import Taken, behind, tell
 from celeriac.ledger.moves.chords import End, open_chord, settle, submit_failed
 from celeriac.ledger.moves.errbacks import call_for_lost
+from celeriac.ledger.moves.evidence import testify
 from celeriac.ledger.moves.submit import submit
 from celeriac.ledger.sql import Sql
 from celeriac.ledger.store import Transaction
 from celeriac.states import State, is_final
 
+# `state || ''`: found by its key, never by the index of what runs, which on Postgres is full of rows long gone. Among
+# 4,000 of these a look at 20 jobs took 370 µs instead of 75.
 _START = Sql(
-    "UPDATE jobs {by_key} SET started_at = v.at, executions = jobs.executions + 1, number = jobs.number + 1,"
+    "UPDATE jobs SET started_at = v.at, executions = jobs.executions + 1, number = jobs.number + 1,"
     " progress_value = NULL, progress_total = NULL, progress_note = NULL FROM {rows}"
-    " WHERE jobs.key = v.key AND jobs.attempt = v.attempt AND jobs.state = 'running' AND jobs.started_at IS NULL"
+    " WHERE jobs.key = v.key AND jobs.attempt = v.attempt AND jobs.state || '' = 'running' AND jobs.started_at IS NULL"
     " RETURNING jobs.key, jobs.attempt, jobs.number",
     key="int", attempt="int", at="int",
 )  # fmt: skip
 _NOTE = Sql(
-    "UPDATE jobs {by_key} SET number = jobs.number + v.notes, progress_value = COALESCE(v.value, jobs.progress_value),"
+    "UPDATE jobs SET number = jobs.number + v.notes, progress_value = COALESCE(v.value, jobs.progress_value),"
     " progress_total = CASE WHEN v.value IS NULL THEN jobs.progress_total ELSE v.total END,"
     " progress_note = CASE WHEN v.value IS NULL THEN jobs.progress_note ELSE v.note END FROM {rows}"
-    " WHERE jobs.key = v.key AND jobs.attempt = v.attempt AND jobs.state = 'running'"
+    " WHERE jobs.key = v.key AND jobs.attempt = v.attempt AND jobs.state || '' = 'running'"
     " RETURNING jobs.key, jobs.attempt, jobs.number, jobs.id",
     key="int", attempt="int", notes="int", value="real", total="real", note="text",
 )  # fmt: skip
 _HELD = Sql(
     "SELECT jobs.key, jobs.attempt, number, executions, max_attempts, deaths, rerun, cancel_requested_at, started_at,"
     " chord, group_index FROM {rows} CROSS JOIN jobs"
-    " WHERE jobs.key = v.key AND jobs.attempt = v.attempt AND jobs.state = 'running' {lock}",
+    " WHERE jobs.key = v.key AND jobs.attempt = v.attempt AND jobs.state || '' = 'running' {lock}",
     key="int", attempt="int",
 )  # fmt: skip
 _END = Sql(
@@ -95,7 +98,7 @@ def note(tx: Transaction, notes: Sequence[Note]) -> list[bool | Exception]:
     return [(item.key, item.attempt) in kept for item in notes]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Held:
     """What the ledger knows of a job that an attempt still holds."""
 
@@ -164,7 +167,10 @@ def finish(tx: Transaction, outcomes: Sequence[Outcome]) -> list[bool | Exceptio
         holder = held.pop((outcome.key, outcome.attempt), None)  # popped: a second outcome of one attempt is stale
         answers.append(holder is not None)
         if holder is not None:
-            accepted.append((decide(outcome, holder, tx.max_deaths), holder))
+            decided = decide(outcome, holder, tx.max_deaths)
+            if outcome.death:
+                decided = testify(tx, outcome, decided, holder.deaths)
+            accepted.append((decided, holder))
     if accepted:
         _write(tx, accepted)
         failpoint("finish-before-links")
@@ -220,7 +226,7 @@ def _tell(tx: Transaction, outcome: Outcome, number: int) -> None:
     if is_final(outcome.state):
         tx.ends[outcome.id] = number
     elif outcome.state is State.QUEUED:
-        tx.wakes.add(queue)
+        tx.wake(queue, outcome.id)
     else:
         tx.wait_until(outcome.run_at)
 

@@ -3,17 +3,19 @@
 Nothing is decided here, only written down: each Sighting is one thing that a producer or a worker
 of the attached app did. They come from several processes, late and in any order, and some never
 come; so an unknown job is entered on first sight, an execution is told from another by the moment
-it began, and what is final stays. Who sends them: app/observer.py and worker/observe.py.
+it began, and what is final stays, but for what was given up unseen. Who sends them: app/observer.py
+and worker/observe.py.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from celeriac.jobs import Failure, Kind, Submission
+from celeriac import clock
+from celeriac.jobs import ErrorCode, Failure, Kind, Submission
 from celeriac.ledger.moves.submit import submit
 from celeriac.ledger.sql import Sql
-from celeriac.ledger.store import Transaction
+from celeriac.ledger.store import Ledger, Transaction
 from celeriac.states import State, is_final
 
 _KNOWN = Sql("SELECT id FROM jobs WHERE id IN ({each})")
@@ -34,6 +36,16 @@ _WRITE_PAYLOAD = Sql(
     " WHERE payloads.job = v.key",
     key="int", result="text", traceback="text",
 )  # fmt: skip
+# A job that waits since before, as far as can be seen: for its worker, or for another one after a loss or a retry.
+_UNSEEN = Sql(
+    "SELECT key, id, queue, task, number FROM jobs {by[jobs_observed]} WHERE observed = 1 AND state = 'queued'"
+    " AND created_at < :before AND COALESCE(run_at, created_at) < :before ORDER BY created_at LIMIT :most {lock_row}"
+)
+_GIVE_UP = Sql(
+    "UPDATE jobs SET state = 'failed', number = number + 1, finished_at = :now, error_code = :code,"
+    " error_type = 'NotDelivered', error_message = :message WHERE key IN ({each_int})"
+)
+UNSEEN = "No worker was seen with it for {days:g} days: its broker has lost it, or gave it to one that is not attached."
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +142,34 @@ def _enter(tx: Transaction, sightings: Sequence[Sighting], ids: list[str]) -> se
     return set(submissions)
 
 
+def any_unseen(ledger: Ledger, before: int) -> bool:
+    """Say whether an observed job waits since before without a sign of life."""
+    with ledger.reading() as connection:
+        return connection.execute(_UNSEEN.on(ledger.dialect), {"before": before, "most": 1}).first() is not None
+
+
+def give_up_unseen(tx: Transaction, days: float, before: int, most: int) -> int:
+    """End observed jobs that wait since before without a sign of life; return how many. A sighting opens them again."""
+    now = clock.micros()
+    rows = tx.run(_UNSEEN, before=before, most=most).all()
+    tx.run(
+        _GIVE_UP, each=[row.key for row in rows], now=now, code=ErrorCode.NOT_DELIVERED,
+        message=UNSEEN.format(days=days),
+    )  # fmt: skip
+    for row in rows:
+        tx.record(row.key, row.number + 1, now, Kind.FAILED, {"code": ErrorCode.NOT_DELIVERED})
+        tx.count(State.QUEUED, row.queue, row.task, -1)
+        tx.count(State.FAILED, row.queue, row.task, 1)
+        tx.ends[row.id] = row.number + 1
+    return len(rows)
+
+
 def follow(row: Row, seen: Sighting) -> list[tuple[Kind, dict[str, Any] | None]]:
     """Change a row as a sighting tells, and return the events to write for it."""
+    if row.error_code == ErrorCode.NOT_DELIVERED:  # it was only late
+        row.state, row.finished_at = State.QUEUED, None
+        row.error_code = row.error_type = row.error_message = None
+        return [(Kind.REOPENED, None), *follow(row, seen)]
     if is_final(row.state):
         if seen.kind is not Kind.STARTED:
             return []

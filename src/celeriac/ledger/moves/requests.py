@@ -16,6 +16,7 @@ from celeriac.access import Permission, Principal
 from celeriac.errors import (
     Forbidden,
     JobFinal,
+    JobKeyTaken,
     JobNeverRan,
     JobNotFinal,
     JobNotFound,
@@ -23,17 +24,18 @@ from celeriac.errors import (
     JobSucceeded,
     TaskNotAllowed,
 )
-from celeriac.jobs import ErrorCode, Kind
+from celeriac.jobs import COOPERATIVE_POOLS, ErrorCode, Kind
 from celeriac.ledger.moves.abandon import behind, tell
 from celeriac.ledger.moves.chords import End, settle, submit_failed
 from celeriac.ledger.moves.revive import unfire
+from celeriac.ledger.moves.unique import regain
 from celeriac.ledger.sql import Sql, as_json
 from celeriac.ledger.store import Transaction
 from celeriac.states import State, is_final
 
 _JOBS = Sql(
     "SELECT key, id, state, queue, task, owner, number, worker, chord, group_index, cancel_requested_at,"
-    " error_code, observed"
+    " error_code, observed, unique_key"
     " FROM jobs WHERE id IN ({each}) {lock}"
 )
 _CANCEL = Sql(
@@ -41,11 +43,12 @@ _CANCEL = Sql(
     " error_code = :code, error_type = NULL, error_message = NULL WHERE key IN ({each_int})"
 )
 _REQUEST_CANCEL = Sql("UPDATE jobs SET number = number + 1, cancel_requested_at = :now WHERE key IN ({each_int})")
+_POOLS = Sql("SELECT id, pool FROM workers WHERE id IN ({each})")
 _REOPEN = Sql(
     "UPDATE jobs SET state = 'queued', number = number + 1, executions = 0, deaths = 0, result = NULL,"
     " error_code = NULL, error_type = NULL, error_message = NULL, progress_value = NULL, progress_total = NULL,"
     " progress_note = NULL, run_at = NULL, expires_at = NULL, claimed_at = NULL, started_at = NULL, finished_at = NULL,"
-    " cancel_requested_at = NULL, worker = NULL WHERE key IN ({each_int})"
+    " cancel_requested_at = NULL, worker = NULL, unique_key = NULL WHERE key IN ({each_int})"
 )
 _HEADERS = Sql("SELECT job, headers FROM payloads WHERE job IN ({each_int})")
 _RENEW_PAYLOADS = Sql(
@@ -106,8 +109,11 @@ def _ask_workers(tx: Transaction, rows: Sequence[Any]) -> None:
         return
     now = clock.micros()
     tx.run(_REQUEST_CANCEL, each=[row.key for row in rows], now=now)
+    pools = {row.id: row.pool for row in tx.run(_POOLS, each=sorted({row.worker for row in rows}))}
     for row in rows:
-        tx.record(row.key, row.number + 1, now, Kind.CANCEL_REQUESTED)
+        pool = pools.get(row.worker)
+        told = {"pool": pool, "cooperative": pool in COOPERATIVE_POOLS} if pool else None
+        tx.record(row.key, row.number + 1, now, Kind.CANCEL_REQUESTED, told)
         tx.cancels.add(row.worker)
 
 
@@ -115,7 +121,7 @@ def reopen(tx: Transaction, requests: Sequence[Asked]) -> list[State | Exception
     """Send failed or cancelled jobs through again under the same id. Answers QUEUED.
 
     The counts of executions, worker deaths and Celery retries begin anew; an expiry is dropped.
-    Errors: JobNotFound, Forbidden, TaskNotAllowed, JobNotFinal, JobSucceeded, JobNeverRan, JobObserved.
+    Errors: JobNotFound, Forbidden, TaskNotAllowed, JobNotFinal, JobSucceeded, JobNeverRan, JobObserved, JobKeyTaken.
     """
     rows = _found(tx, requests)
     chosen = {}
@@ -127,8 +133,12 @@ def reopen(tx: Transaction, requests: Sequence[Asked]) -> list[State | Exception
         if answer is None:
             chosen[rows[request.id].key] = rows[request.id]
         answers.append(answer or State.QUEUED)
+    now = clock.micros()
+    for id, holder in regain(tx, list(chosen.values()), now).items():
+        chosen.pop(rows[id].key)
+        refusal = JobKeyTaken(id, holder)
+        answers = [refusal if request.id == id else answer for request, answer in zip(requests, answers, strict=True)]
     if chosen:
-        now = clock.micros()
         tx.run(_REOPEN, each=list(chosen))
         _renew_payloads(tx, list(chosen))
         unfire(tx, list(chosen))
@@ -136,7 +146,7 @@ def reopen(tx: Transaction, requests: Sequence[Asked]) -> list[State | Exception
             tx.record(row.key, row.number + 1, now, Kind.REOPENED)
             tx.count(row.state, row.queue, row.task, -1)
             tx.count(State.QUEUED, row.queue, row.task, 1)
-            tx.wakes.add(row.queue)
+            tx.wake(row.queue, row.id)
     return answers
 
 

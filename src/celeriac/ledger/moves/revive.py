@@ -20,7 +20,7 @@ _WAIT = Sql(
 )
 _REVIVE = Sql(
     "UPDATE jobs SET state = v.state, number = v.number, task = v.task, queue = v.queue, args = v.args,"
-    " priority = v.priority, run_at = v.run_at, finished_at = v.finished_at,"
+    " priority = v.priority, run_at = v.run_at, finished_at = v.finished_at, unique_key = NULL,"
     " error_code = v.code, error_type = v.type, error_message = v.message FROM {rows} WHERE jobs.key = v.key",
     key="int", state="text", number="int", task="text", queue="text", args="text", priority="int", run_at="int",
     finished_at="int", code="text", type="text", message="text",
@@ -82,7 +82,7 @@ def _tell(tx: Transaction, row: Any, number: int, state: State, submission: Subm
     if row.state != State.RETRYING:
         tx.record(row.key, number, now, Kind.REOPENED)
     if state is State.QUEUED:
-        tx.wakes.add(submission.queue)
+        tx.wake(submission.queue, submission.id)
     else:
         tx.wait_until(submission.run_at)
 

@@ -30,6 +30,13 @@ _TAKE_OVER_KEYS = Sql(
     " WHERE idempotency.owner = v.owner AND idempotency.key = v.key AND idempotency.job = v.pruned",
     **_KEY_COLUMNS, pruned="text",
 )  # fmt: skip
+# What of a job never changes, or only when it goes on as another task.
+_THERE = Sql(
+    "SELECT id, key, state, created_at, finished_at, owner, task, tags, batch, root, parent, group_id, body"
+    " FROM jobs JOIN payloads ON payloads.job = jobs.key WHERE id IN ({each})"
+)
+_SAME = ("owner", "task", "tags", "batch", "root", "parent", "group_id")
+REPEAT_MICROS = 3600 * 1_000_000
 _DROP_KEYS = Sql("DELETE FROM idempotency WHERE job IN ({each})")
 _COLUMNS = {
     "id": "text", "task": "text", "state": "text", "queue": "text", "priority": "int", "owner": "text",
@@ -48,6 +55,8 @@ _INSERT_TAGS = Insert("tags", "ON CONFLICT DO NOTHING", tag="text", job="int")
 def submit(tx: Transaction, submissions: Sequence[Submission]) -> list[Receipt | Exception]:
     """Accept jobs. Answers a Receipt for each, or JobExists or IdempotencyMismatch.
 
+    Safe to repeat: the same job of the same owner under the same id answers what it was answered first (`replayed`),
+    unless that has ended and is older than an hour. Another job under an id that is taken is refused.
     A known Idempotency-Key of the same owner with the same fingerprint answers the first job
     again (`replayed`), a unique key that stands for a job answers that job (`duplicate`); the
     same holds within one batch.
@@ -126,16 +135,19 @@ def _insert(tx: Transaction, submissions: Sequence[Submission], now: int) -> lis
     if not submissions:
         return []
     rows, payloads = [_row(submission, now) for submission in submissions], []
-    keys: dict[str, int] = {row.id: row.key for row in tx.run(_INSERT_JOBS, rows=rows)}
-    known = [submission for submission in submissions if submission.id not in keys]
-    revived = revive(tx, known, now) if known else {}
+    keys = _enter(tx, rows)
+    known = [place for place, submission in enumerate(submissions) if submission.id not in keys]
+    repeated = _repeated(tx, submissions, known, rows, now) if known else {}
+    unique.drop(tx, [submissions[place] for place in repeated], now)  # a key entered only now, the first had not
+    revived = revive(tx, [submissions[place] for place in known], now) if known else {}
     tags, refused = [], []
     answers: list[Receipt | Exception] = []
     taken = set()
-    for submission, row in zip(submissions, rows, strict=True):
+    for place, (submission, row) in enumerate(zip(submissions, rows, strict=True)):
         key = keys.get(submission.id)
-        if submission.id in revived:
-            answers.append(revived[submission.id])
+        there = revived.get(submission.id) or repeated.get(place)
+        if there is not None:
+            answers.append(there)
             continue
         if key is None or submission.id in taken:
             exists = Receipt(submission.id, 0, State(row["state"]), now) if submission.existing_ok else None
@@ -147,13 +159,36 @@ def _insert(tx: Transaction, submissions: Sequence[Submission], now: int) -> lis
         payloads.append(_payload(key, submission))
         tags += [{"tag": tag, "job": key} for tag in submission.tags]
         _tell(tx, key, submission, row, now)
-    if payloads:
+    if payloads and tx.load(_INSERT_PAYLOADS, payloads) is None:
         tx.run(_INSERT_PAYLOADS, rows=payloads)
     if tags:
         tx.run(_INSERT_TAGS, rows=tags)
     if refused:
         _drop_keys(tx, refused, now)
     return answers
+
+
+def _enter(tx: Transaction, rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Write the rows of new jobs; return the key of each by its id, except where the id is taken."""
+    keys = tx.load(_INSERT_JOBS, rows, key="key")
+    if keys is not None:
+        return {row["id"]: key for row, key in zip(rows, keys, strict=True)}
+    return {row.id: row.key for row in tx.run(_INSERT_JOBS, rows=rows)}
+
+
+def _repeated(
+    tx: Transaction, submissions: Sequence[Submission], places: Sequence[int], rows: Sequence[dict[str, Any]], now: int
+) -> dict[int, Receipt]:
+    """Return, by place, the receipts of jobs whose submit is repeated, because the answer to the first was lost."""
+    there: dict[str, Any] = {row.id: row for row in tx.run(_THERE, each=[submissions[place].id for place in places])}
+    return {
+        place: Receipt(row.id, row.key, State(row.state), row.created_at, replayed=True)
+        for place in places
+        if (row := there.get(submissions[place].id)) is not None
+        and row.body == submissions[place].message.body
+        and all(getattr(row, name) == rows[place][name] for name in _SAME)
+        and (row.finished_at is None or row.created_at > now - REPEAT_MICROS)
+    }
 
 
 def _drop_keys(tx: Transaction, refused: Sequence[Submission], now: int) -> None:
@@ -224,7 +259,7 @@ def _tell(tx: Transaction, key: int, submission: Submission, row: dict[str, Any]
         tx.ends[submission.id] = 2
     elif state is State.SCHEDULED:
         tx.wait_until(submission.run_at)
-    else:
-        tx.wakes.add(submission.queue)
+    elif not submission.observed:
+        tx.wake(submission.queue, submission.id)
     if submission.expires_at is not None and submission.failure is None:
         tx.wait_until(submission.expires_at)

@@ -57,7 +57,10 @@ def events(request: Request, id: str, query: Annotated[EventsQuery, Query()]) ->
 
 
 async def cancel_job(request: Request, id: str, query: Annotated[NoQuery, Query()]) -> Response:
-    """Cancel a job. One that waits is cancelled at once and never starts; a running one is told to stop."""
+    """Cancel a job. One that waits is cancelled at once and never starts; a running one is told to stop.
+
+    In a pool of threads, or solo (`cooperative`), that reaches it where it reports progress, and nowhere else.
+    """
     await _ask(request, id, cancel)
     return await asyncio.to_thread(_cancelled, request, id)
 
@@ -81,7 +84,9 @@ def _cancelled(request: Request, id: str) -> Response:
     last = read.history(ledger, caller(request), id, job.number - 1, 1)
     data = msgspec.json.decode(last[0].data) if last and last[0].kind == Kind.CANCELLED and last[0].data else {}
     shape = msgspec.structs.asdict(job_shape(job, site(request).tasks))
-    return answer(CancelledShape(**shape, also=data.get("also", []), also_count=data.get("also_count", 0)), 202)
+    cooperative = job.state is State.RUNNING and job.worker is not None and read.is_cooperative(ledger, job.worker)
+    also, number = data.get("also", []), data.get("also_count", 0)
+    return answer(CancelledShape(**shape, also=also, also_count=number, cooperative=cooperative), 202)
 
 
 async def _wait(request: Request, id: str, seconds: float) -> None:

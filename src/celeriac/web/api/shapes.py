@@ -73,6 +73,9 @@ class CancelledShape(JobShape):
 
     also: Annotated[list[str], Meta(description="Jobs that were given up with it, 100 at most.")]
     also_count: Annotated[int, Meta(description="How many there are.")]
+    cooperative: Annotated[
+        bool, Meta(description="Whether it runs in a pool that ends it only where it reports progress.")
+    ]
 
 
 class JobPage(msgspec.Struct):
@@ -109,7 +112,11 @@ class WorkerShape(msgspec.Struct):
     queues: tuple[str, ...]
     concurrency: int
     pool: str
+    cooperative: Annotated[
+        bool, Meta(description="Whether cancels and time limits reach a running job only where it reports progress.")
+    ]
     online: bool
+    stuck: Annotated[bool, Meta(description="Whether it does nothing though there are jobs that it could run.")]
     running: int
     started_at: str | None
     beat_at: str | None
@@ -175,8 +182,9 @@ def event_shape(event: Event) -> EventShape:
 def worker_shape(worker: Worker) -> WorkerShape:
     """Return a worker as the API shows it."""
     return WorkerShape(
-        worker.id, worker.name, worker.host, worker.pid, worker.queues, worker.concurrency, worker.pool, worker.online,
-        worker.running, rfc3339(worker.started_at), rfc3339(worker.beat_at), worker.version,
+        worker.id, worker.name, worker.host, worker.pid, worker.queues, worker.concurrency, worker.pool,
+        worker.cooperative, worker.online, worker.stuck_at is not None, worker.running, rfc3339(worker.started_at),
+        rfc3339(worker.beat_at), worker.version,
     )  # fmt: skip
 
 

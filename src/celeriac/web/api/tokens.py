@@ -1,4 +1,4 @@
-"""Tokens over HTTP: make, list and revoke them, for who carries the permission `tokens`.
+"""Tokens over HTTP: make, list and revoke them, and end sessions, for who carries the permission `tokens`.
 
 The secret is in the answer to its making and nowhere else, ever.
 """
@@ -56,11 +56,19 @@ class TokenPage(msgspec.Struct):
     tokens: list[TokenShape]
 
 
+class EndedSessions(msgspec.Struct):
+    """How many sessions of an owner were ended."""
+
+    owner: str
+    ended: int
+
+
 def add(app: FastAPI) -> None:
     """Add the routes."""
     app.get(f"{PREFIX}/tokens")(all_tokens)
     app.post(f"{PREFIX}/tokens", status_code=201)(make_token)
     app.delete(f"{PREFIX}/tokens/{{id}}")(revoke)
+    app.delete(f"{PREFIX}/sessions/{{owner}}")(end_sessions)
 
 
 def all_tokens(request: Request, query: Annotated[NoQuery, Query()]) -> Response:
@@ -83,6 +91,12 @@ def revoke(request: Request, id: str, query: Annotated[NoQuery, Query()]) -> Res
     known = keys.token(ledger, id)
     keys.revoke_token(ledger, known.id)
     return answer(_shape(keys.token(ledger, known.id)))
+
+
+def end_sessions(request: Request, owner: str, query: Annotated[NoQuery, Query()]) -> Response:
+    """End all sessions of an owner in the browser; their cookies are refused within a second."""
+    count = keys.end_sessions(site(request).ledger, owner) if is_id(owner) else 0
+    return answer(EndedSessions(owner, count))
 
 
 def _checked(body: TokenBody) -> tuple[str, int | None]:

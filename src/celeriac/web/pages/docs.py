@@ -11,13 +11,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from celeriac.web.auth import Auth
 from celeriac.web.pages import page
-from celeriac.web.sessions import Sessions
 
 Document = dict[str, Any]
 
 
-def routes(document: Callable[[Request], Awaitable[Document]], sessions: Sessions, token: str) -> list[BaseRoute]:
+def routes(document: Callable[[Request], Awaitable[Document]], auth: Auth, token: str) -> list[BaseRoute]:
     """Return the routes of the documentation."""
 
     async def openapi(request: Request) -> Response:
@@ -27,7 +27,7 @@ def routes(document: Callable[[Request], Awaitable[Document]], sessions: Session
         made = await document(request)
         return page(
             "docs.html", document=made, operations=operations(made), address=str(request.base_url).rstrip("/"),
-            logged_in=sessions.is_open(request), kind=kind, token=token,
+            logged_in=await auth.is_open(request.scope), kind=kind, token=token,
         )  # fmt: skip
 
     return [Route("/openapi.json", openapi, methods=["GET"]), Route("/docs", docs, methods=["GET"])]

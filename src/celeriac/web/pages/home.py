@@ -16,21 +16,21 @@ from starlette.staticfiles import StaticFiles
 
 from celeriac.errors import CannotStart
 from celeriac.settings import Settings
+from celeriac.web.auth import Auth
 from celeriac.web.hosts import is_loopback
 from celeriac.web.pages import STATIC, page
 from celeriac.web.pages.samples import sample
-from celeriac.web.sessions import Sessions
 from celeriac.web.site import Site
 
 # Files change with the program, not between requests: browsers ask again and mostly hear "not modified".
 _ASK_AGAIN = {"Cache-Control": "no-cache"}
 
 
-def routes(site: Site, pages: Path | None, sessions: Sessions) -> list[BaseRoute]:
+def routes(site: Site, pages: Path | None, auth: Auth) -> list[BaseRoute]:
     """Return the routes of the front page and of the files that pages need."""
     static: list[BaseRoute] = [Mount("/static", Files(directory=STATIC))]
     if pages is None:
-        return [Route("/", _small(site, sessions), methods=["GET"]), *static]
+        return [Route("/", _small(site, auth), methods=["GET"]), *static]
     index = pages / "index.html"
     if not index.is_file():
         raise CannotStart(f"The folder of pages {pages} has no index.html.")
@@ -57,13 +57,13 @@ def token_file(settings: Settings) -> str:
     return shlex.quote(str(settings.token_path.absolute())) if private else ".celeriac/token"
 
 
-def _small(site: Site, sessions: Sessions) -> Callable[[Request], Awaitable[Response]]:
+def _small(site: Site, auth: Auth) -> Callable[[Request], Awaitable[Response]]:
     async def home(request: Request) -> Response:
         info = next(iter(site.tasks.infos), None)
         body = {"task": info.name, "args": sample(info.schema)} if info else {"task": "my-task", "args": {}}
         return page(
             "home.html", address=str(request.base_url).rstrip("/"), body=shlex.quote(json.dumps(body)),
-            token=token_file(site.settings), logged_in=sessions.is_open(request),
+            token=token_file(site.settings), logged_in=await auth.is_open(request.scope),
         )  # fmt: skip
 
     return home

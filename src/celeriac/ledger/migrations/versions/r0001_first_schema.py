@@ -8,9 +8,6 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0001"
-down_revision = None
-branch_labels = None
-depends_on = None
 
 KEY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 

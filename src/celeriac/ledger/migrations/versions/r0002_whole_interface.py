@@ -8,9 +8,6 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0002"
-down_revision = "0001"
-branch_labels = None
-depends_on = None
 
 NAMES = ("id", "task", "state", "queue", "owner")
 

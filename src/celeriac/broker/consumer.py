@@ -1,0 +1,140 @@
+"""The consumer: a thread of a worker's main process that receives from the broker, through outages, for ever.
+
+It has a connection of its own, apart from Celery's, so that no trouble of the broker's can stop the worker. What
+arrives it hands over; it is acknowledged when the worker says so (`settle`). Next: worker/hints.py.
+"""
+
+import contextlib
+import logging
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from functools import partial
+from typing import Protocol
+
+from celeriac.broker.letters import Letter, is_carried
+from celeriac.broker.publisher import PAUSE_MOST_SECONDS, PAUSE_SECONDS, as_line
+from celeriac.failpoints import failpoint
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 1.0
+
+
+class Receiver(Protocol):
+    """One connection to a broker, to receive by; any error of it ends it.
+
+    At most one message of a queue comes by itself before it is settled; `more` gives others.
+    """
+
+    def follow(self, queues: frozenset[str]) -> None:
+        """Receive from these queues and no others."""
+
+    def receive(self, wake: int, seconds: float) -> list[Letter]:
+        """Wait for messages, for something to be read from `wake`, or for the time to be over."""
+
+    def more(self, queue: str, most: int) -> list[Letter]:
+        """Return up to so many messages that lie in a queue."""
+
+    def settle(self, letters: Iterable[Letter]) -> None:
+        """Acknowledge messages."""
+
+    def put_back(self, letters: Iterable[Letter]) -> None:
+        """Let messages be received again, by anybody."""
+
+    def close(self) -> None:
+        """Close the connection; what is unsettled is received again by somebody."""
+
+
+class Consumer:
+    """Hands what it receives to `take`, in its own thread. Everything else may be called by any thread."""
+
+    def __init__(self, connect: Callable[[], Receiver], take: Callable[[list[Letter]], None]) -> None:
+        self.up = False
+        self._connect = connect
+        self._take = take
+        self._queues: frozenset[str] = frozenset()
+        self._orders: deque[Callable[[Receiver], None]] = deque()
+        self._closing = threading.Event()
+        self._troubled = False
+        self._out, self._in = socket.socketpair()
+        self._out.setblocking(False)
+        self._in.setblocking(False)
+        self._thread = threading.Thread(target=self._run, name="celeriac-consumer", daemon=True)
+        self._thread.start()
+
+    def follow(self, queues: Iterable[str]) -> None:
+        """Receive from these queues and no others."""
+        carried = frozenset(filter(is_carried, queues))
+        if carried != self._queues:
+            self._queues = carried
+            self._poke()
+
+    def settle(self, letters: Iterable[Letter]) -> None:
+        """Acknowledge messages, unless their connection was lost: then they come again."""
+        self._order(partial(_settle, letters))
+
+    def put_back(self, letters: Iterable[Letter]) -> None:
+        """Let messages be received again, by anybody."""
+        self._order(lambda receiver: receiver.put_back([each for each in letters if each.source is receiver]))
+
+    def more(self, queue: str, most: int) -> None:
+        """Receive up to so many messages of a queue, whatever is unsettled."""
+        self._order(lambda receiver: self._hand_over(receiver.more(queue, most)))
+
+    def close(self, seconds: float = 2) -> None:
+        """Receive no more."""
+        self._closing.set()
+        self._poke()
+        self._thread.join(seconds)
+        self._out.close()
+        self._in.close()
+
+    def _order(self, order: Callable[[Receiver], None]) -> None:
+        self._orders.append(order)
+        self._poke()
+
+    def _poke(self) -> None:
+        with contextlib.suppress(OSError):  # full: it is readable already
+            self._in.send(b"!")
+
+    def _run(self) -> None:
+        pause = PAUSE_SECONDS
+        while not self._closing.is_set():
+            try:
+                with closing(self._connect()) as receiver:
+                    self._serve(receiver)
+            except Exception as error:  # whatever it is, the worker goes on without the broker
+                level = logging.DEBUG if self._troubled else logging.WARNING
+                log.log(level, "The broker cannot be asked for work; the ledger is: %s", as_line(error))
+                pause = PAUSE_SECONDS if self.up else min(2 * pause, PAUSE_MOST_SECONDS)
+                self.up, self._troubled = False, True
+                self._orders.clear()
+                self._closing.wait(pause)
+
+    def _serve(self, receiver: Receiver) -> None:
+        while not self._closing.is_set():
+            with contextlib.suppress(OSError):
+                while self._out.recv(4096):
+                    pass
+            with contextlib.suppress(IndexError):
+                while True:
+                    self._orders.popleft()(receiver)
+            receiver.follow(self._queues)
+            if self._troubled:
+                log.warning("The broker can be asked for work again.")
+            self.up, self._troubled = True, False
+            self._hand_over(receiver.receive(self._out.fileno(), _LOOK_SECONDS))
+
+    def _hand_over(self, letters: list[Letter]) -> None:
+        if letters:
+            self._take(letters)
+
+
+def _settle(letters: Iterable[Letter], receiver: Receiver) -> None:
+    here = [letter for letter in letters if letter.source is receiver]
+    failpoint("before-ack")
+    receiver.settle(here)
+    failpoint("after-ack")
