@@ -271,7 +271,7 @@ class Nginx(Server):
         return f"http://127.0.0.1:{self.port}"
 
     def prepare(self) -> None:
-        servers = "".join(f"server 127.0.0.1:{port} max_fails=1 fail_timeout=1s;" for port in self._ports)
+        servers = "".join(f"server 127.0.0.1:{port} max_fails=0;" for port in self._ports)
         places = "".join(
             f"{name}_temp_path {self.folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )

@@ -130,7 +130,7 @@ def test_a_rolling_deploy_loses_no_job_fails_no_request_and_runs_nothing_twice(
                 stops += [fleet.renew(name) for name in fleet.names]
         jobs = house.ended(load.ids)
 
-        assert load.wrong == []
+        assert load.wrong == [], front.log()
         assert {job.state for job in jobs} == {State.SUCCEEDED}
         assert {job.attempt for job in jobs if "rescued" in house.kinds(job.id)} == set()
         assert Counter(house.runs()).most_common(1)[0][1] == 1  # none shorter than the grace ran twice
