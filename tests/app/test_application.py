@@ -47,7 +47,7 @@ def test_a_task_made_by_a_class_is_refused_with_its_name(made):
         made().register_task(Late())
 
 
-@pytest.mark.filterwarnings("ignore:.*priority")  # which Celery deprecates
+@pytest.mark.filterwarnings(r"ignore:\s*The 'priority' task attribute")  # which Celery deprecates
 def test_an_app_is_not_taken_over_with_such_a_task_and_stays_as_it_was():
     app = old_app()
     app.register_task(Late())

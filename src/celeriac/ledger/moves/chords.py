@@ -165,8 +165,9 @@ def submit_failed(tx: Transaction, submissions: Sequence[Submission], because: s
     causes |= {link.id: link.parent or "" for link in behind}
     submissions = [*submissions, *behind]
     receipts = submit(tx, submissions)
-    # Without a key it was there before: given up long ago, or ended by itself.
-    new = {answer.id: causes[answer.id] for answer in receipts if isinstance(answer, Receipt) and answer.key}
+    # Without a key, or as a repeated submit, it was there before: given up long ago, or ended by itself.
+    fresh = [answer.id for answer in receipts if isinstance(answer, Receipt) and answer.key and not answer.replayed]
+    new = {id: causes[id] for id in fresh}
     return new | settle(tx, [
         End(item.id, item.chord, item.group_index or 0, item.ends_as, None, item.failure)
         for item in submissions
