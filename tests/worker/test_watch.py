@@ -15,7 +15,6 @@ from nursery import Nursery
 from celeriac import clock
 from celeriac.errors import LedgerFull, LedgerUnavailable
 from celeriac.ledger import Ledger, nodes, queues, read
-from celeriac.settings import Settings
 from celeriac.states import State
 from celeriac.worker import watch as module
 from celeriac.worker.lease import Lease
@@ -157,9 +156,9 @@ def test_there_is_no_alarm_while_the_ledger_can_be_read_and_not_written(
 ):
     """Nobody claims from a disk that is full, and to start anew does not empty it."""
     accept(ledger)
-    node.settings = Settings(stuck_seconds=60, stuck_exit_seconds=0)
+    watch = Watch(node, 60, 0)
     node.group = SimpleNamespace(add=lambda *_: None)  # it tries again and again
-    node.cancels = node.strays = lambda: None
+    node.show_life, node.attend = lambda: None, watch.look
     lease = Lease(node, 2)  # type: ignore[arg-type]
     monkeypatch.setattr(ledger, "do", lambda *_: (_ for _ in ()).throw(LedgerFull("full")))
     for _ in range(300):
@@ -167,7 +166,7 @@ def test_there_is_no_alarm_while_the_ledger_can_be_read_and_not_written(
             lease.tick()
         fake_clock.advance(2)
 
-    assert not lease._watch.stuck
+    assert not watch.stuck
 
 
 def test_no_seconds_are_no_watch(ledger: Ledger, node: Node, fake_clock):

@@ -1,31 +1,49 @@
 """The lease: a thread that raises this node's counter, so that nobody takes its jobs.
 
-It also looks for cancels whose announcement was lost, or that a busy hub cannot hear (a solo pool runs
-its tasks there), and for jobs that a claim took and nobody learned of. A node that learns it was given
-up as dead (it slept, or was cut off) takes a new identity; what its old one still runs is fenced.
+With each beat the node looks after itself (`Node.attend`). A node that learns it was given up as dead (it slept, or
+was cut off) takes a new identity; what its old one still runs is fenced.
 """
 
 import logging
 import threading
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from celeriac.errors import LedgerFull, LedgerUnavailable
-from celeriac.ledger import nodes
-from celeriac.worker.watch import Watch
-
-if TYPE_CHECKING:
-    from celeriac.worker.node import Node
+from celeriac.ledger import Ledger, nodes
 
 log = logging.getLogger(__name__)
+
+
+class Beating(Protocol):
+    """A worker that is entered in the ledger: a node that claims, or one that is only observed."""
+
+    id: str
+    stopping: bool
+
+    @property
+    def group(self) -> Any:
+        """What makes its moves."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where it is entered."""
+
+    def register(self) -> None:
+        """Take a new identity."""
+
+    def show_life(self) -> None:
+        """Touch the file that probes look at, if there is to be one; also while the ledger is away."""
+
+    def attend(self) -> None:
+        """Look for what nobody has told of; raises what the ledger raises."""
 
 
 class Lease:
     """Beats every so many seconds until stopped."""
 
-    def __init__(self, node: "Node", seconds: float) -> None:
+    def __init__(self, node: Beating, seconds: float) -> None:
         self._node = node
         self._seconds = seconds
-        self._watch = Watch(node, node.settings.stuck_seconds, node.settings.stuck_exit_seconds)
         self._answered = True  # whether the group has answered the last beat
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="celeriac-lease", daemon=True)
@@ -44,8 +62,7 @@ class Lease:
         When something holds up the group, as a row that somebody else has locked, the counter is raised past it.
         """
         node, id = self._node, self._node.id
-        if not self._watch.stuck:
-            node.settings.show_life()
+        node.show_life()
 
         def beaten(alive: object) -> None:
             self._answered = True
@@ -58,9 +75,7 @@ class Lease:
             node.group.add(nodes.beat, id, beaten)
         elif node.ledger.do(nodes.beat, id) is False:
             beaten(False)
-        node.cancels()
-        node.strays()
-        self._watch.look()
+        node.attend()
 
     def _run(self) -> None:
         troubled = False

@@ -28,6 +28,7 @@ from celeriac.worker.history import Frame, History
 from celeriac.worker.inbox import Inbox
 from celeriac.worker.lease import Lease
 from celeriac.worker.pace import Pace
+from celeriac.worker.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class Node:
         self._strays: dict[tuple[int, int], int] = {}  # (key, attempt) that nobody held at the last look: turn then
         self._runtime: float | None = None
         self._shape: nodes.Shape | None = None
+        self._watch = Watch(self, settings.stuck_seconds, settings.stuck_exit_seconds)
         self._lease = Lease(self, settings.beat_seconds)
         self.hints = Hints(self, worker.app)
 
@@ -321,6 +323,17 @@ class Node:
         ))  # fmt: skip
 
     # Cancelling and stopping
+
+    def show_life(self) -> None:
+        """Touch the file that probes look at, unless this node is stuck (the lease's thread)."""
+        if not self._watch.stuck:
+            self.settings.show_life()
+
+    def attend(self) -> None:
+        """Look for cancels nobody told of, for strays, and whether the node is stuck (the lease's thread)."""
+        self.cancels()
+        self.strays()
+        self._watch.look()
 
     def cancels(self) -> None:
         """Begin to cancel the jobs of this node that somebody asked to cancel (any thread)."""

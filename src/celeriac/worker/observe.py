@@ -8,7 +8,7 @@ can fail a job. Next: app/observer.py.
 import os
 import socket
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from celery import bootsteps
 from celery.concurrency import asynpool
@@ -19,7 +19,7 @@ from celeriac import __version__, clock
 from celeriac.app.observer import Observer
 from celeriac.errors import CannotStart
 from celeriac.jobs import Kind, Worker
-from celeriac.ledger import Sighting, nodes, sight
+from celeriac.ledger import Ledger, Sighting, nodes, sight
 from celeriac.worker import witness
 from celeriac.worker.lease import Lease
 from celeriac.worker.pool import FRAME, open_pipe
@@ -41,7 +41,13 @@ class Watch:
         self._running: dict[str, int] = {}  # id -> when its execution began
         self._progress: dict[str, Sighting] = {}
         self._progress_at: dict[str, float] = {}
-        self._lease = Lease(cast(Any, self), worker.app.settings.beat_seconds)
+        self._lease = Lease(self, worker.app.settings.beat_seconds)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger that this worker is entered in."""
+        ledger: Ledger = self._worker.app.ledger
+        return ledger
 
     def open(self) -> None:
         """Begin to beat, so that nobody takes what runs here for lost."""
@@ -85,8 +91,12 @@ class Watch:
         """Say whether a job runs here."""
         return id in self._running
 
-    def cancels(self) -> None:
-        """Do nothing: an observed job is revoked through Celery."""
+    def show_life(self) -> None:
+        """Touch the file that probes look at, if there is to be one."""
+        self._worker.app.settings.show_life()
+
+    def attend(self) -> None:
+        """Do nothing: Celery and its broker see to what is lost, revoked or stuck."""
 
     def stop(self) -> None:
         """Say that this worker has ended, after the last that its pool had to tell."""
