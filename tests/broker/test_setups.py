@@ -230,7 +230,7 @@ def test_what_nobody_can_read_is_kept_with_its_reason(house: Instance, brokered:
         with house.ledger.reading() as connection:
             return sorted(row.reason for row in connection.execute(ask))
 
-    until(lambda: len(reasons()) >= 3, f"three reasons, not {reasons()}")
+    until(lambda: len(reasons()) >= 3, f"three reasons; {house.log('worker')}")
     assert [reason[:30] for reason in reasons()] == [
         "It is application/x-python-ser", "It is of Celery's message prot", "The ledger has no job gone. Wa",
     ]  # fmt: skip

@@ -112,7 +112,7 @@ def test_two_ledgers_of_one_process_share_a_file(ledger: Ledger):
 def test_a_writer_that_is_killed_leaves_the_ledger_whole_and_free(ledger: Ledger, failpoint: str, kept: list):
     code, said = result(writer("submit", ledger.url, "killed", CELERIAC_FAILPOINT=failpoint))
 
-    assert (code, said) == (-signal.SIGKILL, "")
+    assert (code, said) == (-signal.SIGKILL, f"Failpoint {failpoint} kills.\n")
     assert select(ledger, "SELECT id FROM jobs") == kept
     assert accept(ledger, id="next") == "next"
     assert violations(ledger, ended=False) == []

@@ -437,8 +437,8 @@ def test_workers_are_told(shared: House, worker_of_the_house: str):
     ]
 
     assert list(worker) == [
-        "id", "name", "host", "pid", "queues", "concurrency", "pool", "cooperative", "online", "running", "started_at",
-        "beat_at", "version",
+        "id", "name", "host", "pid", "queues", "concurrency", "pool", "cooperative", "online", "stuck", "running",
+        "started_at", "beat_at", "version",
     ]  # fmt: skip
     assert (worker["online"], worker["queues"], worker["concurrency"]) == (True, ["default"], 2)
 
