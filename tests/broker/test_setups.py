@@ -216,13 +216,15 @@ def publish(broker: servers.Server, queue: str, count: int) -> list[str]:
 
 @beside_postgres
 def test_what_nobody_can_read_is_kept_with_its_reason(house: Instance, brokered: servers.Server):
+    queue = f"unread-{os.urandom(3).hex()}"
+    with closing(sender_to(brokered.url, 1000)()) as ours:
+        ours.send({queue: [hint("gone")]})
     others = celery.Celery("others", broker=brokered.url, set_as_current=False)
     with others.connection_for_write() as connection, connection.Producer() as producer:
-        producer.publish({"id": "old", "task": "add", "args": [1]}, routing_key="default", serializer="json")
-        producer.publish([1], routing_key="default", serializer="pickle", headers={"task": "add", "id": "pickled"})
+        producer.publish({"id": "old", "task": "add", "args": [1]}, routing_key=queue, serializer="json")
+        producer.publish([1], routing_key=queue, serializer="pickle", headers={"task": "add", "id": "pickled"})
     others.close()
-    with closing(sender_to(brokered.url, 1000)()) as ours:
-        ours.send({"default": [hint("gone")]})
+    house.worker("clerk", queues=queue)
 
     ask = text("SELECT reason FROM dead_letters")
 
@@ -230,7 +232,7 @@ def test_what_nobody_can_read_is_kept_with_its_reason(house: Instance, brokered:
         with house.ledger.reading() as connection:
             return sorted(row.reason for row in connection.execute(ask))
 
-    until(lambda: len(reasons()) >= 3, f"three reasons; {house.log('worker')}")
+    until(lambda: len(reasons()) >= 3, f"three reasons; {house.log('clerk')}")
     assert [reason[:30] for reason in reasons()] == [
         "It is application/x-python-ser", "It is of Celery's message prot", "The ledger has no job gone. Wa",
     ]  # fmt: skip

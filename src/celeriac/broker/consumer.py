@@ -58,7 +58,7 @@ class Consumer:
         self._queues: frozenset[str] = frozenset()
         self._orders: deque[Callable[[Receiver], None]] = deque()
         self._closing = threading.Event()
-        self._troubled = False
+        self._trouble = ""  # what was last wrong, and is told once
         self._out, self._in = socket.socketpair()
         self._out.setblocking(False)
         self._in.setblocking(False)
@@ -107,10 +107,11 @@ class Consumer:
                 with closing(self._connect()) as receiver:
                     self._serve(receiver)
             except Exception as error:  # whatever it is, the worker goes on without the broker
-                level = logging.DEBUG if self._troubled else logging.WARNING
-                log.log(level, "The broker cannot be asked for work; the ledger is: %s", as_line(error))
+                trouble = as_line(error)
+                level = logging.DEBUG if trouble == self._trouble else logging.WARNING
+                log.log(level, "The broker cannot be asked for work; the ledger is: %s", trouble)
                 pause = PAUSE_SECONDS if self.up else min(2 * pause, PAUSE_MOST_SECONDS)
-                self.up, self._troubled = False, True
+                self.up, self._trouble = False, trouble
                 self._orders.clear()
                 self._closing.wait(pause)
 
@@ -123,9 +124,9 @@ class Consumer:
                 while True:
                     self._orders.popleft()(receiver)
             receiver.follow(self._queues)
-            if self._troubled:
+            if self._trouble:
                 log.warning("The broker can be asked for work again.")
-            self.up, self._troubled = True, False
+            self.up, self._trouble = True, ""
             self._hand_over(receiver.receive(self._out.fileno(), _LOOK_SECONDS))
 
     def _hand_over(self, letters: list[Letter]) -> None:
