@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -46,6 +47,19 @@ def until(condition: Callable[[], object], what: str, seconds: float = 60) -> ob
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         time.sleep(0.02)
     return value
+
+
+@contextlib.contextmanager
+def busy(threads: list[threading.Thread], over: threading.Event) -> Iterator[None]:
+    """Threads run for a block, at the end of which they are told that it is over."""
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(70)
 
 
 def free_port() -> int:

@@ -32,9 +32,10 @@ def send(app: celery.Celery, *arguments, **options) -> str:
 
 
 def come(blank_sqlite, tmp_path):
-    """Let the ledger be there, and return it."""
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "ledger.db").write_bytes(blank_sqlite.read_bytes())
+    """Let the ledger be there, all at once, and return it."""
+    (tmp_path / "coming").mkdir()
+    (tmp_path / "coming" / "ledger.db").write_bytes(blank_sqlite.read_bytes())
+    (tmp_path / "coming").rename(tmp_path / "home")
     return open_ledger(f"sqlite:///{tmp_path / 'home' / 'ledger.db'}")
 
 

@@ -15,7 +15,7 @@ import postgres
 import psycopg
 import pytest
 import servers
-from instance import FAST, Instance, instance, until
+from instance import FAST, Instance, busy, instance, until
 from nursery import Nursery
 from oracle import violations
 from proxy import Proxy, proxy
@@ -191,12 +191,12 @@ class Clients:
     slowest: float = 0.0
 
     def __post_init__(self) -> None:
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._submit) for _ in range(4)]
+        self.over = threading.Event()
+        self.threads = [threading.Thread(target=self._submit) for _ in range(4)]
 
     def _submit(self) -> None:
         with self.house.http as http:
-            while not self._over.is_set():
+            while not self.over.is_set():
                 began = time.monotonic()
                 try:
                     answer = http.post("/jobs", json={"task": "wait", "args": {"seconds": 0.05}}, timeout=60)
@@ -209,21 +209,10 @@ class Clients:
                     self.accepted.append(answer.json()["id"])
                 elif answer.status_code not in (503, 507) or "retry-after" not in answer.headers:
                     self.wrong.append(f"{answer.status_code} {answer.text[:300]}")
-                self._over.wait(0.1)
+                self.over.wait(0.1)
 
     def go_on_for(self, seconds: float) -> None:
-        self._over.wait(seconds)
-
-    @contextlib.contextmanager
-    def busy(self) -> Iterator[None]:
-        for thread in self._threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            for thread in self._threads:
-                thread.join(70)
+        self.over.wait(seconds)
 
 
 @pytest.mark.timeout(240)
@@ -234,7 +223,7 @@ def test_postgres_in_trouble_costs_time_and_nothing_else(scene: Scene, trouble: 
     began = len(house.runs())
     [long] = house.submit("wait", seconds=seconds + 1)
     until(lambda: house.job(long).started_at, "the long job to start")
-    with clients.busy():
+    with busy(clients.threads, clients.over):
         with TROUBLES[trouble](scene):
             clients.go_on_for(seconds)
         back = time.monotonic()
@@ -266,7 +255,7 @@ def test_through_a_pgbouncer_in_transaction_mode_all_goes_its_way_and_its_restar
             house.worker(concurrency=3)
             clients = Clients(house)
             [long] = house.submit("wait", seconds=4)
-            with clients.busy():
+            with busy(clients.threads, clients.over):
                 until(lambda: len(clients.accepted) > 30, "some to be accepted")
                 bouncer.kill()
                 until(lambda: clients.statuses.get(503), "others to be refused")
@@ -292,7 +281,7 @@ def test_a_full_disk_refuses_submits_and_costs_nothing_that_was_acknowledged(tmp
         house.web()
         house.worker(concurrency=3)
         clients = Clients(house)
-        with clients.busy():
+        with busy(clients.threads, clients.over):
             until(lambda: len(clients.accepted) > 10, "some to be accepted")
             ballast.fill()
             until(lambda: {503, 507} & clients.statuses.keys(), "others to be refused", 120)

@@ -9,15 +9,13 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from uuid import uuid4
 
 import httpx
 import postgres
 import pytest
 import servers
-from instance import Instance, free_port, instance, until
+from instance import Instance, busy, free_port, instance, until
 from nursery import Nursery
 from oracle import violations
 
@@ -70,16 +68,16 @@ class Load:
         self.ids: list[str] = []
         self.answers: Counter[str] = Counter()
         self.wrong: list[str] = []
-        self._over = threading.Event()
+        self.over = threading.Event()
         self._url, self._token = url, token
-        self._threads = [threading.Thread(target=self._client) for _ in range(3)]
+        self.threads = [threading.Thread(target=self._client) for _ in range(3)]
 
     def _client(self) -> None:
         with httpx.Client(
             base_url=f"{self._url}/api/v1", headers={"Authorization": f"Bearer {self._token}"}, timeout=20,
             trust_env=False,
         ) as http:  # fmt: skip
-            while not self._over.is_set():
+            while not self.over.is_set():
                 body = {"task": "wait", "args": {"seconds": 0.3}}
                 told = self._ask(http, 202, "POST", "/jobs", json=body, headers={"Idempotency-Key": uuid4().hex})
                 if told:
@@ -99,17 +97,6 @@ class Load:
         self.wrong.append(f"{method} {path}: {answer.status_code} {answer.text[:300]}")
         return None
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        for thread in self._threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            for thread in self._threads:
-                thread.join(30)
-
 
 @pytest.mark.parametrize(("database", "rounds"), RUNS)
 def test_a_rolling_deploy_loses_no_job_fails_no_request_and_runs_nothing_twice(
@@ -125,7 +112,7 @@ def test_a_rolling_deploy_loses_no_job_fails_no_request_and_runs_nothing_twice(
         instance(tmp_path / "home", database_url=url, nursery=nursery) as house,
     ):
         fleet, load, stops = Fleet(house, front, ports), Load(front.url, house.token), []
-        with load.running():
+        with busy(load.threads, load.over):
             for _ in range(rounds):
                 stops += [fleet.renew(name) for name in fleet.names]
         jobs = house.ended(load.ids)

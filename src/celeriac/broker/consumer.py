@@ -8,6 +8,7 @@ import contextlib
 import logging
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -21,6 +22,16 @@ from celeriac.failpoints import failpoint
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
+# A queue that cannot be received from is left alone for so long.
+REFUSED_SECONDS = 60.0
+
+
+class QueueRefused(Exception):
+    """One queue cannot be received from, and the connection may have ended over it."""
+
+    def __init__(self, queue: str, error: Exception) -> None:
+        super().__init__(f"queue {queue}: {as_line(error)}")
+        self.queue = queue
 
 
 class Receiver(Protocol):
@@ -30,7 +41,7 @@ class Receiver(Protocol):
     """
 
     def follow(self, queues: frozenset[str]) -> None:
-        """Receive from these queues and no others."""
+        """Receive from these queues and no others. Raises QueueRefused for one that it cannot."""
 
     def receive(self, wake: int, seconds: float) -> list[Letter]:
         """Wait for messages, for something to be read from `wake`, or for the time to be over."""
@@ -56,6 +67,8 @@ class Consumer:
         self._connect = connect
         self._take = take
         self._queues: frozenset[str] = frozenset()
+        self._refused: dict[str, float] = {}  # queues that are left out, and until when
+        self._suspect = ""  # the queue that the last one to be refused was
         self._orders: deque[Callable[[Receiver], None]] = deque()
         self._closing = threading.Event()
         self._trouble = ""  # what was last wrong, and is told once
@@ -113,17 +126,26 @@ class Consumer:
                 pause = PAUSE_SECONDS if self.up else min(2 * pause, PAUSE_MOST_SECONDS)
                 self.up, self._trouble = False, trouble
                 self._orders.clear()
+                if isinstance(error, QueueRefused):
+                    self._refuse(error.queue)
                 self._closing.wait(pause)
+
+    def _refuse(self, queue: str) -> None:
+        """Leave a queue out for a while if it was refused twice in a row: then it is not the connection's fault."""
+        if queue == self._suspect:
+            self._refused[queue] = time.monotonic() + REFUSED_SECONDS
+            log.warning("The queue %s is left out for a minute; its work is found in the ledger.", queue)
+        self._suspect = queue
 
     def _serve(self, receiver: Receiver) -> None:
         while not self._closing.is_set():
             with contextlib.suppress(OSError):
                 while self._out.recv(4096):
                     pass
-            with contextlib.suppress(IndexError):
-                while True:
-                    self._orders.popleft()(receiver)
-            receiver.follow(self._queues)
+            while self._orders:
+                self._orders.popleft()(receiver)
+            now = time.monotonic()
+            receiver.follow(frozenset(queue for queue in self._queues if self._refused.get(queue, 0.0) <= now))
             if self._trouble:
                 log.warning("The broker can be asked for work again.")
             self.up, self._trouble = True, ""

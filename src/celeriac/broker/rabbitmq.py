@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import amqp
 from amqp.exceptions import AMQPError, NotFound, PreconditionFailed
 
+from celeriac.broker.consumer import QueueRefused
 from celeriac.broker.letters import Letter, hint
 
 log = logging.getLogger(__name__)
@@ -166,13 +167,17 @@ class RabbitReceiver:
         self._channel.basic_qos(0, 1, False)
 
     def follow(self, queues: frozenset[str]) -> None:
-        """Receive from these queues and no others."""
+        """Receive from these queues and no others. Raises QueueRefused."""
         for queue in self._tags.keys() - queues:
             self._channel.basic_cancel(self._tags.pop(queue))
         for queue in queues - self._tags.keys():
-            _declare(self._connection, queue)
-            self._tags[queue] = tag = os.urandom(8).hex()
-            self._channel.basic_consume(queue, tag, callback=partial(self._take, queue))
+            tag = os.urandom(8).hex()
+            try:
+                _declare(self._connection, queue)
+                self._channel.basic_consume(queue, tag, callback=partial(self._take, queue))
+            except AMQPError as error:  # locked by somebody, forbidden to us, or broken
+                raise QueueRefused(queue, error) from error
+            self._tags[queue] = tag
 
     def receive(self, wake: int, seconds: float) -> list[Letter]:
         """Wait for messages, for something to be read from `wake`, or for the time to be over."""
