@@ -162,8 +162,10 @@ class RabbitMQ(Server):
 
     seconds = 90.0
 
-    def __init__(self) -> None:
+    def __init__(self, *lines: str) -> None:
+        """`lines` are more of its configuration."""
         needs("rabbitmq-server")
+        self._lines = lines
         self._distribution, self._epmd, self.management_port = free_port(), free_port(), free_port()
         self._user = pwd.getpwnam("nobody") if os.getuid() == 0 else None
         # Its own, and ours to end: the one that it would start for itself becomes a daemon.
@@ -183,7 +185,7 @@ class RabbitMQ(Server):
         (self.folder / "enabled_plugins").write_text("[].")
         (self.folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\ndisk_free_limit.absolute = 10MB\nlog.console = false\n"
-            f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self.management_port}\n"
+            f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self.management_port}\n" + "\n".join(self._lines)
         )
         if self._user:
             for path in (self.folder, *self.folder.iterdir()):

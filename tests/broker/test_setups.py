@@ -161,6 +161,20 @@ def drop(broker: servers.RabbitMQ, *names: str) -> None:
 
 
 @beside_postgres
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_every_pool_answers_hints(house: Instance, brokered: servers.Server, pool: str):
+    queue = f"{pool}-{os.urandom(3).hex()}"
+    with closing(sender_to(brokered.url, 1000)()) as sender:
+        sender.send({queue: [hint()] * 30})
+        house.worker(pool, queues=queue, pool=pool)
+        done = house.ended(accept(house, echoes(house, 20, queue=queue)))
+        until(lambda: sender.send({queue: []}) == {queue: 0}, f"the answers; {house.log(pool)}")
+    house.kill(pool)
+
+    assert {job.state for job in done} == {State.SUCCEEDED}
+
+
+@beside_postgres
 def test_work_goes_on_while_the_broker_is_away_and_hints_when_it_is_back(house: Instance, brokered: servers.Server):
     until(lambda: publisher_of(house.ledger).up, "the publisher")
     brokered.kill()

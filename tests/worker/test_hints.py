@@ -4,23 +4,26 @@ import base64
 import json
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import servers
+from broker.test_carriers import received
 from conformance.moves import accept, kinds, state_of
 from databases import on_sqlite
 from instance import until
 from kombu.asynchronous import Hub
 from sqlalchemy import text
 
-from celeriac.broker.letters import hint
-from celeriac.broker.redis import HELD, RedisSender
+from celeriac.broker.letters import Letter, hint
+from celeriac.broker.redis import HELD, RedisReceiver, RedisSender
 from celeriac.jobs import Claimed, new_id
 from celeriac.ledger import Ledger
 from celeriac.settings import Settings
 from celeriac.states import State
+from celeriac.worker import hints as node_hints
 from celeriac.worker.node import Node
 from worker.test_node import app
 
@@ -134,6 +137,25 @@ def test_a_node_without_room_keeps_one_hint_and_leaves_the_others(house: House, 
     house.until(lambda: not house.node._claiming, "the answer")
 
     assert (house.client.llen(house.queue), house.lies()) == (5, 6)
+
+
+def test_a_hint_that_a_node_without_room_keeps_for_long_goes_to_another(house: House, ledger: Ledger, monkeypatch):
+    hints(house, *[accept(ledger, queue=house.queue) for _ in range(3)])
+    house.until(lambda: len(house.held()) == 2 and not house.node._claiming, "the claim")
+
+    def goes_to(other: RedisReceiver) -> list[Letter]:
+        house.look()
+        letters = received(other, 0.2)
+        other.settle(letters)
+        return letters
+
+    with closing(RedisReceiver(house.broker.url)) as other:
+        other.follow(frozenset({house.queue}))
+        house.until(lambda: len(goes_to(other)) == 0, "the hints that nobody keeps")
+        assert house.lies() == 1
+
+        monkeypatch.setattr(node_hints, "KEEP_SECONDS", 0.0)
+        house.until(lambda: goes_to(other), "the one that was kept")
 
 
 def test_hints_that_are_out_of_date_go_all_at_once(house: House, ledger: Ledger):

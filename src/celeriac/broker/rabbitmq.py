@@ -52,10 +52,10 @@ def connect(url: str, heartbeat: float) -> amqp.Connection:
     return connection
 
 
-def _secured(query: dict[str, list[str]], host: str | None) -> dict[str, Any] | bool:
+def _secured(query: dict[str, list[str]], host: str | None) -> dict[str, Any]:
     """Return TLS as RabbitMQ's own clients spell it in a URL: `?cacertfile=…`, `?verify=verify_none`."""
     if query.get("verify") == ["verify_none"]:
-        return True
+        return {"cert_reqs": ssl.CERT_NONE}
     return {
         "server_hostname": host, "cert_reqs": ssl.CERT_REQUIRED, "ca_certs": query.get("cacertfile", [None])[0],
     }  # fmt: skip
