@@ -4,7 +4,9 @@ Processes run the real command line. Waiting is polling with a deadline, here an
 """
 
 import contextlib
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -62,10 +64,18 @@ def busy(threads: list[threading.Thread], over: threading.Event) -> Iterator[Non
             thread.join(70)
 
 
+# Below those that outgoing connections get; sessions that test side by side have a thousand each.
+_FIRST = 17_000 + 1000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8)
+_ports = itertools.cycle(random.sample(range(_FIRST, _FIRST + 1000), 1000))
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Return a port that nobody listens at, and that no other test is given soon."""
+    for port in _ports:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("there is always another port")
 
 
 class Instance:
