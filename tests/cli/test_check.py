@@ -1,5 +1,6 @@
 """`celeriac check`: finds what is wrong, says what to do about it, and changes nothing."""
 
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -203,6 +204,16 @@ def test_a_database_of_a_newer_version_is_an_error_told_once(check, ledger: Ledg
 
     assert len(errors) == 1
     assert "9999" in errors[0]
+
+
+def test_a_migration_that_is_not_finished_is_a_warning(check, ledger: Ledger, folder: Path):
+    assert check()["database"][0][0] == "fine"
+    with contextlib.closing(sqlite3.connect(folder / ".celeriac" / "ledger.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = '0002'")
+    [(level, message)] = check()["database"]
+
+    assert level == "warning"
+    assert "celeriac migrate --finish" in message
 
 
 def test_a_file_that_is_no_database_is_an_error(celeriac, folder: Path):

@@ -26,10 +26,14 @@ def existing(settings: Settings) -> Ledger | None:
 def database(settings: Settings) -> Found:
     """The ledger exists and is of this version."""
     file = sqlite_file(settings)
-    if existing(settings) is None:
+    ledger, name = existing(settings), file or "the server"
+    if ledger is None:
         yield "warning", f"{file} does not exist yet; `celeriac dev` and `celeriac migrate` make it"
+    elif migrations.is_finished(ledger):
+        yield "fine", f"{name} is at this version ({migrations.head()})"
     else:
-        yield "fine", f"{file or 'the server'} is at this version ({migrations.head()})"
+        what = f"{name} still serves processes of the version before as well"
+        yield "warning", f"{what}. When none of them is left, finish it: celeriac migrate --finish"
 
 
 def writing(settings: Settings) -> Found:
