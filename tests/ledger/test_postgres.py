@@ -20,6 +20,10 @@ from celeriac.ledger.dialects import postgres as dialect
 pytestmark = pytest.mark.postgres
 
 
+# Waits until they are gone.
+TERMINATE = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'celeriac'"
+
+
 @pytest.fixture
 def server() -> Iterator[postgres.Server]:
     with postgres.private() as server:
@@ -106,7 +110,7 @@ def test_a_deadlock_is_tried_again(ledger: Ledger, group: bool):
 def test_connections_that_the_server_closed_are_noticed_before_they_are_used(hurt: Ledger, server: postgres.Server):
     accept(hurt)
     with psycopg.connect(server.conninfo(), autocommit=True) as connection:
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'celeriac'")
+        connection.execute(TERMINATE)
 
     accept(hurt)
     assert read.any_queued(hurt, ["default"])
@@ -131,7 +135,7 @@ def test_a_server_that_may_only_be_read_is_unavailable_for_writing(hurt: Ledger,
     accept(hurt)
     with psycopg.connect(server.conninfo("postgres"), autocommit=True) as connection:
         connection.execute("ALTER DATABASE celeriac SET default_transaction_read_only = on")
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'celeriac'")
+        connection.execute(TERMINATE)
 
     with pytest.raises(LedgerUnavailable, match="read-only"):
         accept(hurt)
