@@ -1,5 +1,6 @@
 """Announcements: heard by those they concern; a dead ear is removed, a full one hurts nobody, nothing ever waits."""
 
+import shutil
 import socket
 import sys
 import tempfile
@@ -20,8 +21,16 @@ from celeriac.settings import Settings
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/ledger.db"
+def folder() -> Iterator[Path]:
+    """A folder whose path is short enough for sockets."""
+    made = Path(tempfile.mkdtemp(prefix="c", dir="/tmp"))
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def url(folder: Path) -> str:
+    return f"sqlite:///{folder}/ledger.db"
 
 
 class Ears:
@@ -152,11 +161,11 @@ def test_a_datagram_that_cannot_be_read_wakes_all_the_same(ears: Ears):
     assert listener.receive() == [News()]
 
 
-def test_the_sockets_lie_beside_the_database_closed_to_others(url: str, tmp_path: Path):
-    folder = folder_of(url)
+def test_the_sockets_lie_beside_the_database_closed_to_others(url: str, folder: Path):
+    sockets = folder_of(url)
 
-    assert folder == tmp_path / "ledger.news"
-    assert folder.stat().st_mode & 0o777 == 0o700
+    assert sockets == folder / "ledger.news"
+    assert sockets.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("name", ["n" * 60, "é" * 40])

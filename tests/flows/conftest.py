@@ -1,5 +1,6 @@
 """One running instance (a worker, a keeper, a web process) for all flows: they only look at their own jobs."""
 
+import os
 from collections.abc import Iterator
 
 import postgres
@@ -23,7 +24,7 @@ def house(request, tmp_path_factory) -> Instance:
     url = ""
     if request.param == "postgres":
         request.getfixturevalue("blank_postgres")
-        url = postgres.server().create("house")
+        url = postgres.server().create(f"house_{os.urandom(4).hex()}")
     with instance(home, database_url=url) as made:
         made.keeper()
         made.web()

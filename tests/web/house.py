@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from celery import _state
 
 from celeriac import Celeriac, clock
 from celeriac.access import Role
@@ -24,6 +23,7 @@ from celeriac.states import State
 from celeriac.web import create_app
 from celeriac.web.server import bind, server
 from celeriac.web.site import Site
+from web.alone import finalize_alone
 from web.tasks_for_web import app
 
 JSON = {"Content-Type": "application/json"}
@@ -33,7 +33,7 @@ class House:
     """One running web process."""
 
     def __init__(self, home: Path, pages: Path | None = None, app: Celeriac = app, **settings: Any) -> None:
-        _finalize_alone(app)
+        finalize_alone(app)
         listener = bind("127.0.0.1", 0)
         self.port = listener.getsockname()[1]
         self.settings: Settings = load(home=home, port=self.port, **settings)
@@ -104,16 +104,6 @@ class House:
         for client in self._clients.values():
             client.close()
         self.ledger.close()
-
-
-def _finalize_alone(app: Celeriac) -> None:
-    """Finalize an app without what other tests share with every app (`@shared_task`)."""
-    kept = _state._on_app_finalizers
-    _state._on_app_finalizers = set()
-    try:
-        app.finalize()
-    finally:
-        _state._on_app_finalizers = kept
 
 
 @contextlib.contextmanager

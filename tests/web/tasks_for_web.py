@@ -3,6 +3,7 @@
 from typing import Any
 
 from celeriac import Celeriac
+from web.alone import finalize_alone
 
 app = Celeriac("web-tests")
 
@@ -34,3 +35,6 @@ def listed(*numbers: Any) -> int:
 @app.task(name="limited", time_limit=60, soft_time_limit=50)
 def limited() -> None:
     """Take at most a minute."""
+
+
+finalize_alone(app)  # before anybody asks for its tasks

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from conformance.moves import accept
@@ -14,6 +13,7 @@ from celeriac import Celeriac
 from celeriac.access import SYSTEM
 from celeriac.broker import News
 from celeriac.broker import announcer as announcer_of
+from celeriac.broker.sockets import folder_of
 from celeriac.ledger import Asked, Ledger, cancel
 from celeriac.worker.backend import ResultConsumer
 
@@ -97,7 +97,7 @@ print(len(os.listdir(os.environ["NEWS"])), flush=True)
 
 
 def test_a_program_that_has_waited_leaves_no_ear_behind(app: Celeriac, ledger: Ledger):
-    news = Path(ledger.url.removeprefix("sqlite:///")).with_suffix(".news")
+    news = folder_of(ledger.url)
     words = [sys.executable, "-X", "dev", "-W", "error", "-W", "ignore::DeprecationWarning", "-c", SCRIPT]
     done = subprocess.run(words, env={**os.environ, "NEWS": str(news)}, capture_output=True, text=True, timeout=60)
 
