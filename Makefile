@@ -14,7 +14,7 @@ run: setup-run  ## start the demo, with nothing else installed
 
 # Two files at a time: they wait more than they compute. Alone, to look at output as it comes: make test ARGS="-n 0 -s"
 test: setup-dev  ## run the tests; what needs a missing service is skipped
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup-dev  ## lint, formatting and types
 	$(BIN)/ruff check

@@ -240,11 +240,11 @@ def test_what_nobody_can_read_is_kept_with_its_reason(house: Instance, brokered:
     others.close()
     house.worker("clerk", queues=queue)
 
-    ask = text("SELECT reason FROM dead_letters")
+    ask = text("SELECT reason FROM dead_letters WHERE queue = :queue")
 
     def reasons() -> list[str]:
         with house.ledger.reading() as connection:
-            return sorted(row.reason for row in connection.execute(ask))
+            return sorted(row.reason for row in connection.execute(ask, {"queue": queue}))
 
     until(lambda: len(reasons()) >= 3, f"three reasons; {house.log('clerk')}")
     assert [reason[:30] for reason in reasons()] == [
