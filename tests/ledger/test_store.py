@@ -6,11 +6,13 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from conformance.moves import accept, counted, kinds, roll_back, select, submission, take
 from databases import on_sqlite
+from instance import busy
 from oracle import violations
 
 from celeriac.errors import LedgerUnavailable
@@ -207,6 +209,49 @@ def test_a_strangers_open_transaction_refuses_a_write_after_a_while(ledger_url: 
 
     accept(ledger)
     ledger.close()
+
+
+STANDS_STILL = """
+import os, signal, sys
+from celeriac.ledger import Ledger
+with Ledger(sys.argv[1]).transaction():
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+@on_sqlite
+def test_a_process_that_stands_still_while_it_writes_refuses_others_after_a_while_and_no_longer(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+):
+    accept(ledger)
+    monkeypatch.setattr(sqlite, "TURN_SECONDS", 0.2)
+    frozen = subprocess.Popen([sys.executable, "-c", STANDS_STILL, ledger.url])
+    os.waitpid(frozen.pid, os.WUNTRACED)
+    for _ in range(2):
+        with pytest.raises(LedgerUnavailable, match="stands still"):
+            accept(ledger)
+    assert read.any_queued(ledger, ["default"])
+
+    frozen.send_signal(signal.SIGCONT)
+    assert frozen.wait(30) == 0
+    monkeypatch.setattr(sqlite, "TURN_SECONDS", 30)
+    accept(ledger)
+    other = subprocess.run([sys.executable, "-c", STANDS_STILL.replace("SIGSTOP", "SIGCONT"), ledger.url])
+    assert other.returncode == 0  # what was waited for and not taken is not kept
+
+
+@on_sqlite
+def test_a_turn_that_is_waited_for_is_had_as_soon_as_it_is_free(ledger: Ledger):
+    frozen = subprocess.Popen([sys.executable, "-c", STANDS_STILL, ledger.url])
+    os.waitpid(frozen.pid, os.WUNTRACED)
+    threads = [threading.Thread(target=accept, args=[ledger]) for _ in range(5)]
+    with busy(threads, threading.Event()):
+        time.sleep(0.3)
+        assert select(ledger, "SELECT COUNT(*) FROM jobs") == [(0,)]
+        frozen.send_signal(signal.SIGCONT)
+    assert frozen.wait(30) == 0
+
+    assert select(ledger, "SELECT COUNT(*) FROM jobs") == [(5,)]
 
 
 @on_sqlite

@@ -264,7 +264,7 @@ class Ledger:
         """Close every connection, and what announces its commits."""
         self.announce = self.announce_joined = None
         self.wired.close()
-        with self._dialect.turn:
+        with self._dialect.alone():
             self._drop_connection()
             self._dialect.writer.dispose()
             self._dialect.reader.dispose()
@@ -280,7 +280,7 @@ class Ledger:
         if self._dialect.shared or self._dialect.holds_turn:
             yield
             return
-        with self._dialect.turn:
+        with self._dialect.alone():
             self._drop_connection()
             self._dialect.reader.dispose()
             yield

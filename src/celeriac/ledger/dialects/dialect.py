@@ -67,6 +67,9 @@ class Dialect(Protocol):
     def turn(self) -> AbstractContextManager[object, bool | None]:
         """Taken around each write transaction, where only one may be."""
 
+    def alone(self) -> AbstractContextManager[object, bool | None]:
+        """Keep the other threads of this process from writing, where they share a connection."""
+
     @property
     def holds_turn(self) -> bool:
         """Whether this very thread is in a write transaction that others wait for."""

@@ -76,6 +76,10 @@ class Postgres:
         self._sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
         self.turn = contextlib.nullcontext()
 
+    def alone(self) -> contextlib.AbstractContextManager[None]:
+        """Do nothing: connections are not shared by threads."""
+        return contextlib.nullcontext()
+
     def run(self, driver: Any, text: str, parameters: Any) -> Rows:
         """Execute a statement: the short way on a connection of ours, as psycopg does on a caller's."""
         session = self._sessions.get(driver)

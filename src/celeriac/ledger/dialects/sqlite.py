@@ -9,7 +9,8 @@ import os
 import sqlite3
 import threading
 from collections import namedtuple
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,15 @@ from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
+from celeriac import clock
 from celeriac.errors import CeleriacError
 from celeriac.ledger.dialects.dialect import Rows, driver_within, full, unavailable
 
 # How long a program that is not ours may hold the write lock before ours are refused; ours take turns.
 BUSY_SECONDS = 5
+# How long ours wait for their turn. One that stands still in the midst of a write (SIGSTOP) keeps it.
+TURN_SECONDS = 15
+_STILL = f"another process has been writing to its file for {TURN_SECONDS} s, or stands still"
 UNAVAILABLE = (
     sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT,
@@ -49,6 +54,10 @@ class SQLite:
             event.listen(engine, "begin", _begin_with(begin))
         path = self.writer.url.database
         self.turn = Turn(Path(f"{path}.lock") if path else None)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep the other threads of this process from writing."""
+        return self.turn.of_this_process()
 
     @property
     def holds_turn(self) -> bool:
@@ -110,7 +119,7 @@ def _row_type(names: tuple[str, ...]) -> type[Any]:
 
 
 class Turn:
-    """Whose turn it is to write: one thread of one process at a time.
+    """Whose turn it is to write: one thread of one process at a time, and nobody waits for ever.
 
     SQLite's own busy handler sleeps and may starve a writer for seconds (measured: 1,900 ms at
     four busy writers; with this lock 36 ms, docs/decisions/0001-ledger-schema.md). A POSIX lock
@@ -120,8 +129,7 @@ class Turn:
     def __init__(self, path: Path | None) -> None:
         self._thread = threading.Lock()
         self._owner: int | None = None
-        self._path = path
-        self._file: int | None = None
+        self._lock = _Lock(path) if path else None
 
     @property
     def mine(self) -> bool:
@@ -129,25 +137,93 @@ class Turn:
         return self._owner == threading.get_ident()
 
     def __enter__(self) -> None:
-        if self.mine:  # also a finalizer that runs in the midst of it; waiting would be for ever
-            raise RuntimeError("This thread is writing to the ledger already: a transaction cannot hold another.")
-        self._thread.acquire()
-        self._owner = threading.get_ident()
-        if self._path is not None:
-            try:
-                if self._file is None:
-                    self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                fcntl.lockf(self._file, fcntl.LOCK_EX)
-            except BaseException:
-                self._owner = None
-                self._thread.release()
-                raise
+        deadline = clock.monotonic() + TURN_SECONDS
+        self._enter(TURN_SECONDS)
+        try:
+            if self._lock and not self._lock.take(deadline - clock.monotonic()):
+                raise unavailable(_STILL)
+        except BaseException:
+            self._leave()
+            raise
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            fcntl.lockf(self._file, fcntl.LOCK_UN)
+        if self._lock:
+            self._lock.give_back()
+        self._leave()
+
+    @contextmanager
+    def of_this_process(self) -> Iterator[None]:
+        """Keep the other threads of this process from writing."""
+        self._enter(-1)
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def _enter(self, seconds: float) -> None:
+        if self.mine:  # also a finalizer that runs in the midst of it; waiting would be for ever
+            raise RuntimeError("This thread is writing to the ledger already: a transaction cannot hold another.")
+        if not self._thread.acquire(timeout=seconds):
+            raise unavailable(_STILL)
+        self._owner = threading.get_ident()
+
+    def _leave(self) -> None:
         self._owner = None
         self._thread.release()
+
+
+class _Lock:
+    """A lock file. Who does not get it at once waits beside a thread that waits for it, since that cannot be ended."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: int | None = None
+        self._changed = threading.Condition()
+        self._wanted = self._waits = self._got = False
+        self._thread: threading.Thread | None = None
+
+    def take(self, seconds: float) -> bool:
+        """Take the lock; return whether that was in time. One thread at a time calls this."""
+        if self._file is None:
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with self._changed:
+            if not self._waits and self._at_once(self._file):
+                return True
+            self._wanted = True
+            if self._thread is None or not self._thread.is_alive():  # nor is it in a fork
+                self._waits = False
+                self._thread = threading.Thread(target=self._wait, args=[self._file], name="celeriac-turn", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._got, seconds)
+            got, self._got, self._wanted = self._got, False, False
+            return got
+
+    def give_back(self) -> None:
+        """Let the next one have it."""
+        assert self._file is not None
+        fcntl.lockf(self._file, fcntl.LOCK_UN)
+
+    def _at_once(self, file: int) -> bool:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # by POSIX either
+            return False
+        return True
+
+    def _wait(self, file: int) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._wanted and not self._got)
+                self._waits = True
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            with self._changed:
+                self._waits = False
+                if self._wanted:
+                    self._got = True
+                    self._changed.notify_all()
+                else:  # whoever wanted it has given up
+                    fcntl.lockf(file, fcntl.LOCK_UN)
 
 
 def _prepare(connection: sqlite3.Connection, _: object) -> None:
