@@ -67,17 +67,17 @@ def run(quick: bool, jobs: int | None = None, database: str | None = None) -> Re
             print(f"  filling with {jobs:,} jobs", file=sys.stderr, flush=True)
             notes.append(f"Filling took {fill(full, jobs):,.0f} s.")
         cursors = _cursors(full)
+        size = f"{jobs:,} jobs"
+        samples = alternate(
+            {size: lambda: _lists(full, cursors, 4 if quick else 20) | _glances(full)}, 3 if quick else 5
+        )
         with house(full) as large, house(empty) as small:
-            many = 500 if quick else 3_000
-            sides = {
-                f"{jobs:,} jobs": lambda: (
-                    _lists(full, cursors, 4 if quick else 20) | _glances(full) | large.measure(many)
-                ),
-                "empty": lambda: small.measure(many),
-            }
-            samples = alternate(sides, 3 if quick else 5)
+            many, rounds = (500, 3) if quick else (4_000, 8)
+            large.measure(500), small.measure(500)  # both have been read from disk then
+            moves = alternate({size: lambda: large.measure(many), "empty": lambda: small.measure(many)}, rounds)
+        samples = {size: samples[size] + moves[size], "empty": moves["empty"]}
         print("  pruning", file=sys.stderr, flush=True)
-        samples[f"{jobs:,} jobs"].append(_pruning(full, min(PRUNED, jobs), 2 if quick else QUIET_SECONDS))
+        samples[size].append(_pruning(full, min(PRUNED, jobs), 2 if quick else QUIET_SECONDS))
     title = f"pages of {LIMIT}, moves and pruning on {full.dialect}"
     return Result("lists", title, _measures(), samples, notes)
 

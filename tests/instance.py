@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import kombu.pools
@@ -24,9 +25,10 @@ from nursery import Nursery, Process
 from celeriac.access.principals import SYSTEM, Role
 from celeriac.app import Tasks, connect, load_app
 from celeriac.app.tasks import JobRequest
-from celeriac.errors import JobNotFound
+from celeriac.errors import JobNotFound, LedgerUnavailable
 from celeriac.jobs import Filter, Job
 from celeriac.ledger import Ledger, keys, migrations, read, submit
+from celeriac.ledger.dialects import sqlite
 from celeriac.settings import load
 from celeriac.states import is_final
 
@@ -49,6 +51,20 @@ def until(condition: Callable[[], object], what: str, seconds: float = 60) -> ob
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         time.sleep(0.02)
     return value
+
+
+def freeze(house: "Instance", process: subprocess.Popen | Process) -> None:
+    """Let a process stand still, between two writes: on SQLite others cannot write while one is in the midst of it."""
+    with mock.patch.object(sqlite, "TURN_SECONDS", 0.3):
+        for _ in range(20):
+            os.killpg(process.pid, signal.SIGSTOP)
+            try:
+                with house.ledger.transaction():
+                    return
+            except LedgerUnavailable:
+                os.killpg(process.pid, signal.SIGCONT)
+                time.sleep(0.05)
+    raise AssertionError("it writes all the time")
 
 
 @contextlib.contextmanager

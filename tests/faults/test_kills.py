@@ -18,7 +18,7 @@ import psutil
 import pytest
 import servers
 from databases import DATABASES
-from instance import Instance, free_port, instance, program, until
+from instance import Instance, free_port, freeze, instance, program, until
 from nursery import Process
 from oracle import violations
 from proxy import proxy
@@ -224,7 +224,7 @@ def _a_stopped_worker_comes_back(house: Instance, **environment: str) -> str:
     house.worker("old", concurrency=1, **environment)
     [id] = house.submit("wait", seconds=1)
     until(lambda: house.job(id).started_at, "it to start")
-    os.killpg(house.processes["old"].pid, signal.SIGSTOP)
+    freeze(house, house.processes["old"])
     until(lambda: house.job(id).state is State.QUEUED, "the rescue")
     os.killpg(house.processes["old"].pid, signal.SIGCONT)
     return id

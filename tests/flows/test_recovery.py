@@ -15,7 +15,7 @@ from multiprocessing import get_context
 import httpx
 import postgres
 import pytest
-from instance import FAST, Instance, free_port, instance, until
+from instance import FAST, Instance, free_port, freeze, instance, until
 from nursery import Nursery
 from oracle import violations
 
@@ -150,7 +150,7 @@ def test_a_worker_that_was_frozen_comes_back_fenced_and_works_on(request, nurser
         frozen = house.worker("frozen", concurrency=1)
         [id] = house.submit("wait", seconds=1)
         until(lambda: house.job(id).started_at, "it to start")
-        os.killpg(frozen.pid, signal.SIGSTOP)
+        freeze(house, frozen)
         house.worker("other", concurrency=1)
         [job] = house.ended([id])
         assert (job.state, job.attempt) == (State.SUCCEEDED, 2)
@@ -171,7 +171,7 @@ def test_a_leader_that_was_frozen_comes_back_and_stands_by(request, nursery, dat
         frozen = house.keeper("frozen")
         until(lambda: nodes.leader(house.ledger, "keeper"), "a leader")
         house.keeper("standby")
-        os.killpg(frozen.pid, signal.SIGSTOP)
+        freeze(house, frozen)
         until(lambda: nodes.leader(house.ledger, "keeper").term > 1, "another leader")
         [job] = house.ended(house.submit("flaky", failures=1))  # what falls due is the new leader's
         assert job.state is State.SUCCEEDED
@@ -193,7 +193,7 @@ def test_a_web_process_that_was_frozen_answers_what_it_was_asked_and_lost_nothin
         until(lambda: _is_ready(other), "the other web process")
         with house.http as http:
             ids = [http.post("/jobs", json={"task": "add", "args": {"x": 1, "y": 1}}).json()["id"] for _ in range(5)]
-            os.killpg(frozen.pid, signal.SIGSTOP)
+            freeze(house, frozen)
             with pytest.raises(httpx.TimeoutException):
                 http.get("/jobs", timeout=0.5)
             body = {"task": "add", "args": {"x": 2, "y": 2}}
