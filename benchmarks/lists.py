@@ -6,6 +6,7 @@ second one is made beside it).
 
 import contextlib
 import multiprocessing
+import os
 import statistics
 import sys
 import tempfile
@@ -30,7 +31,7 @@ from celeriac.ledger.stats import stats
 
 LIMIT = 50
 DEEP = 1_000
-QUIET_SECONDS = 10
+QUIET_SECONDS = 60
 PRUNED = 1_000_000
 MESSAGE = Message('{"task":"bench","retries":0,"lang":"py"}', '{"priority":0}', '[[],{"order":1},{}]')
 TASKS = [f"shop.task_{number}" for number in range(50)]
@@ -99,7 +100,9 @@ def _measures() -> list[Measure]:
         Measure("drain", "drained by one worker", "jobs per s", more=True, goal="0.95 of empty"),
         Measure("drain cpu", "CPU of the worker", "µs per job"),
         Measure("quiet", "longest submit, nothing pruned", "ms"),
+        Measure("quiet disk", "longest sync of a file beside it", "ms"),
         Measure("stall", "longest submit while pruning", "ms", goal="50"),
+        Measure("disk", "longest sync of a file beside it meanwhile", "ms"),
         Measure("stall99", "p99 of submits while pruning", "ms"),
         Measure("pruned", "jobs pruned"),
         Measure("pruning", "pruned, with payloads and events", "jobs per s", more=True),
@@ -210,13 +213,12 @@ def _pruning(ledger: Ledger, jobs: int, quiet: float) -> Sample:
         ends = "SELECT finished_at FROM jobs WHERE finished_at IS NOT NULL ORDER BY finished_at"
         last = connection.exec_driver_sql(f"{ends} LIMIT 1 OFFSET {jobs}").scalar() or time.time_ns() // 1000
     days = (time.time_ns() // 1000 - last) / DAY
-    spawn = multiprocessing.get_context("spawn")
-    with _submitting(spawn, ledger.url) as resting:
+    with _beside(_submit, ledger.url) as resting, _beside(_sync) as resting_disk:
         time.sleep(quiet)
     leader = _leader(ledger)
     duties = {Pruner(leader, days, days): 0.0, Tally(leader): 0.0}
     before, began = _count(ledger), time.perf_counter()
-    with _submitting(spawn, ledger.url) as taken:
+    with _beside(_submit, ledger.url) as taken, _beside(_sync) as disk:
         pruner = next(iter(duties))
         pause = 0.0
         while pause < 1:
@@ -230,7 +232,8 @@ def _pruning(ledger: Ledger, jobs: int, quiet: float) -> Sample:
         seconds = time.perf_counter() - began
     pruned = before + len(taken) - _count(ledger)
     return {
-        "quiet": max(resting), "stall": max(taken), "stall99": sorted(taken)[int(0.99 * len(taken))],
+        "quiet": max(resting), "quiet disk": max(resting_disk), "stall": max(taken), "disk": max(disk),
+        "stall99": sorted(taken)[int(0.99 * len(taken))],
         "pruned": pruned, "pruning": pruned / seconds,
     }  # fmt: skip
 
@@ -241,11 +244,11 @@ def _count(ledger: Ledger) -> int:
 
 
 @contextlib.contextmanager
-def _submitting(spawn: Any, url: str) -> Iterator[list[float]]:
-    """Submit in another process meanwhile; afterwards, what each submit took is in the list (milliseconds)."""
-    taken: list[float] = []
+def _beside(act: Callable[..., None], *arguments: object) -> Iterator[list[float]]:
+    """Let another process do something again and again; afterwards, what each time took is in the list (ms)."""
+    spawn, taken = multiprocessing.get_context("spawn"), list[float]()
     stopped, answers = spawn.Event(), spawn.Queue()
-    process = spawn.Process(target=_submit, args=(url, stopped, answers), daemon=True)
+    process = spawn.Process(target=act, args=(*arguments, stopped, answers), daemon=True)
     process.start()
     answers.get(timeout=60)  # it has begun
     yield taken
@@ -258,12 +261,27 @@ def _submit(url: str, stopped: Any, answers: Any) -> None:
     ledger = Ledger(url)
     for _ in range(20):
         ledger.do(submit, _submission())
+    _again_and_again(lambda: ledger.do(submit, _submission()), stopped, answers)
+    ledger.close()
+
+
+def _sync(stopped: Any, answers: Any) -> None:
+    """Write and sync a page of a file of its own: what the disk alone costs meanwhile."""
+    with tempfile.TemporaryFile(prefix="celeriac-bench-") as file:
+
+        def page() -> None:
+            os.pwrite(file.fileno(), b"x" * 8192, 0)
+            os.fsync(file.fileno())
+
+        _again_and_again(page, stopped, answers)
+
+
+def _again_and_again(act: Callable[[], object], stopped: Any, answers: Any) -> None:
     answers.put(None)
     taken = []
     while not stopped.is_set():
         began = time.perf_counter()
-        ledger.do(submit, _submission())
+        act()
         taken.append(1e3 * (time.perf_counter() - began))
         time.sleep(0.005)
     answers.put(taken)
-    ledger.close()
