@@ -2,16 +2,18 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 import redis
 import servers
-from instance import free_port
+from instance import free_port, until
 
 from broker.conftest import BROKERS
 from broker.test_carriers import jobs, received
@@ -53,7 +55,14 @@ def url(request: pytest.FixtureRequest, certificate: Path) -> Iterator[str]:
             servers.RabbitMQ, f"listeners.ssl.1 = 127.0.0.1:{port}", f"ssl_options.certfile = {cert}",
             f"ssl_options.keyfile = {key}", f"ssl_options.cacertfile = {cert}",
         ):  # fmt: skip
+            until(partial(listens, port), "the port for TLS")
             yield f"amqps://guest:guest@127.0.0.1:{port}//"
+
+
+def listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 def believing(url: str, certificate: Path) -> str:

@@ -285,7 +285,8 @@ def _a_canvas_survives(house: Instance, step: str, times: tuple[int, ...], monke
             until(partial(_has_run, house, time), "the child to get there")
             house.kill(f"victim{time}")
         else:  # a sender that connects late sends what it has all at once, and none is left for a later one
-            until(partial(_ended, house, process, result.id if time > 1 else None), "the kill", 30)
+            late = time > 1 and step in steps("sender")
+            until(partial(_ended, house, process, result.id if late else None), "the kill", 30)
             assert process.poll() in (-signal.SIGKILL, None), house.log(f"victim{time}")
             house.kill(f"victim{time}")
     house.worker("last")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -219,31 +220,60 @@ with Ledger(sys.argv[1]).transaction():
 """
 
 
+@pytest.fixture
+def frozen(ledger: Ledger) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that stands still in the midst of a write."""
+    process = subprocess.Popen([sys.executable, "-c", STANDS_STILL, ledger.url])
+    os.waitpid(process.pid, os.WUNTRACED)
+    yield process
+    process.kill()
+    process.wait()
+
+
 @on_sqlite
 def test_a_process_that_stands_still_while_it_writes_refuses_others_after_a_while_and_no_longer(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, frozen: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ):
-    accept(ledger)
     monkeypatch.setattr(sqlite, "TURN_SECONDS", 0.2)
-    frozen = subprocess.Popen([sys.executable, "-c", STANDS_STILL, ledger.url])
-    os.waitpid(frozen.pid, os.WUNTRACED)
     for _ in range(2):
         with pytest.raises(LedgerUnavailable, match="stands still"):
             accept(ledger)
-    assert read.any_queued(ledger, ["default"])
+    assert not read.any_queued(ledger, ["default"])  # reading goes on
 
     frozen.send_signal(signal.SIGCONT)
     assert frozen.wait(30) == 0
-    monkeypatch.setattr(sqlite, "TURN_SECONDS", 30)
-    accept(ledger)
     other = subprocess.run([sys.executable, "-c", STANDS_STILL.replace("SIGSTOP", "SIGCONT"), ledger.url])
     assert other.returncode == 0  # what was waited for and not taken is not kept
+    monkeypatch.setattr(sqlite, "TURN_SECONDS", 30)
+    accept(ledger)
+
+
+class Interrupted(BaseException):
+    pass
 
 
 @on_sqlite
-def test_a_turn_that_is_waited_for_is_had_as_soon_as_it_is_free(ledger: Ledger):
-    frozen = subprocess.Popen([sys.executable, "-c", STANDS_STILL, ledger.url])
-    os.waitpid(frozen.pid, os.WUNTRACED)
+def test_a_turn_that_is_waited_for_when_a_signal_comes_is_not_kept(ledger: Ledger, frozen: subprocess.Popen[bytes]):
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(Interrupted):
+            accept(ledger)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    frozen.send_signal(signal.SIGCONT)
+    assert frozen.wait(30) == 0
+
+    other = subprocess.run([sys.executable, "-c", STANDS_STILL.replace("SIGSTOP", "SIGCONT"), ledger.url])
+    assert other.returncode == 0
+    accept(ledger)
+
+
+@on_sqlite
+def test_a_turn_that_is_waited_for_is_had_as_soon_as_it_is_free(ledger: Ledger, frozen: subprocess.Popen[bytes]):
     threads = [threading.Thread(target=accept, args=[ledger]) for _ in range(5)]
     with busy(threads, threading.Event()):
         time.sleep(0.3)

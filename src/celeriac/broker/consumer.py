@@ -27,11 +27,14 @@ REFUSED_SECONDS = 60.0
 
 
 class QueueRefused(Exception):
-    """One queue cannot be received from, and the connection may have ended over it."""
+    """One queue cannot be received from, and the connection may have ended over it.
 
-    def __init__(self, queue: str, error: Exception) -> None:
+    `certain` says whether the broker spoke of this queue, or the connection ended as it was asked for.
+    """
+
+    def __init__(self, queue: str, error: Exception, certain: bool) -> None:
         super().__init__(f"queue {queue}: {as_line(error)}")
-        self.queue = queue
+        self.queue, self.certain = queue, certain
 
 
 class Receiver(Protocol):
@@ -126,16 +129,18 @@ class Consumer:
                 pause = PAUSE_SECONDS if self.up else min(2 * pause, PAUSE_MOST_SECONDS)
                 self.up, self._trouble = False, trouble
                 self._orders.clear()
-                if isinstance(error, QueueRefused):
-                    self._refuse(error.queue)
+                if isinstance(error, QueueRefused) and self._leaves_out(error):
+                    pause = PAUSE_SECONDS
                 self._closing.wait(pause)
 
-    def _refuse(self, queue: str) -> None:
-        """Leave a queue out for a while if it was refused twice in a row: then it is not the connection's fault."""
-        if queue == self._suspect:
-            self._refused[queue] = time.monotonic() + REFUSED_SECONDS
-            log.warning("The queue %s is left out for a minute; its work is found in the ledger.", queue)
-        self._suspect = queue
+    def _leaves_out(self, refused: QueueRefused) -> bool:
+        """Leave a queue out for a while, unless it may have been the connection's fault: twice in a row it was not."""
+        out = refused.certain or refused.queue == self._suspect
+        self._suspect = "" if out else refused.queue
+        if out:
+            self._refused[refused.queue] = time.monotonic() + REFUSED_SECONDS
+            log.warning("The queue %s is left out for a minute; its work is found in the ledger.", refused.queue)
+        return out
 
     def _serve(self, receiver: Receiver) -> None:
         while not self._closing.is_set():
@@ -146,6 +151,7 @@ class Consumer:
                 self._orders.popleft()(receiver)
             now = time.monotonic()
             receiver.follow(frozenset(queue for queue in self._queues if self._refused.get(queue, 0.0) <= now))
+            self._suspect = ""
             if self._trouble:
                 log.warning("The broker can be asked for work again.")
             self.up, self._trouble = True, ""

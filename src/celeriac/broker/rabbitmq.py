@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import amqp
-from amqp.exceptions import AMQPError, NotFound, PreconditionFailed
+from amqp.exceptions import AMQPError, ChannelError, NotFound, PreconditionFailed
 
 from celeriac.broker.consumer import QueueRefused
 from celeriac.broker.letters import Letter, hint
@@ -90,6 +90,7 @@ class RabbitSender:
         self._room: dict[str, int] = {}
         self._depths: dict[str, int] = {}
         self._looked_at: dict[str, float] = {}
+        self._told: set[str] = set()  # queues that are refused
         self._number, self._unconfirmed = 0, set[int]()
         self._asking, self._channel = self._connection.channel(), self._connection.channel()
         self._channel.confirm_select()
@@ -130,10 +131,22 @@ class RabbitSender:
     def _depth(self, queue: str) -> int:
         try:
             return int(self._asking.queue_declare(queue, passive=True).message_count)
-        except NotFound:  # which closes the channel
+        except ChannelError as error:  # which closes the channel
             self._asking = self._connection.channel()
+            if not isinstance(error, NotFound):
+                return self._refused(queue, error)
+        try:
             _declare(self._connection, queue)
-            return 0
+        except ChannelError as error:
+            return self._refused(queue, error)
+        return 0
+
+    def _refused(self, queue: str, error: ChannelError) -> int:
+        """Count a queue as full that is locked by somebody, or forbidden to us, and tell of it once."""
+        if queue not in self._told:
+            self._told.add(queue)
+            log.warning("No hints are sent to the queue %s; its work is found in the ledger: %s", queue, error)
+        return self._window
 
     def _publish(self, queue: str, bodies: Sequence[bytes]) -> None:
         for body in bodies:
@@ -175,8 +188,8 @@ class RabbitReceiver:
             try:
                 _declare(self._connection, queue)
                 self._channel.basic_consume(queue, tag, callback=partial(self._take, queue))
-            except AMQPError as error:  # locked by somebody, forbidden to us, or broken
-                raise QueueRefused(queue, error) from error
+            except (AMQPError, TimeoutError) as error:  # locked by somebody, forbidden to us, or broken
+                raise QueueRefused(queue, error, isinstance(error, ChannelError)) from error
             self._tags[queue] = tag
 
     def receive(self, wake: int, seconds: float) -> list[Letter]:

@@ -25,9 +25,10 @@ from celeriac.ledger.dialects.dialect import Rows, driver_within, full, unavaila
 
 # How long a program that is not ours may hold the write lock before ours are refused; ours take turns.
 BUSY_SECONDS = 5
-# How long ours wait for their turn. One that stands still in the midst of a write (SIGSTOP) keeps it.
-TURN_SECONDS = 15
-_STILL = f"another process has been writing to its file for {TURN_SECONDS} s, or stands still"
+# How long ours wait for their turn, less than a request waits for its answer. One that stands still in the midst of a
+# write (SIGSTOP) keeps it.
+TURN_SECONDS = 8
+_STILL = f"somebody else has been writing to its file for {TURN_SECONDS} s, or stands still"
 UNAVAILABLE = (
     sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT,
@@ -190,14 +191,22 @@ class _Lock:
             if not self._waits and self._at_once(self._file):
                 return True
             self._wanted = True
-            if self._thread is None or not self._thread.is_alive():  # nor is it in a fork
-                self._waits = False
-                self._thread = threading.Thread(target=self._wait, args=[self._file], name="celeriac-turn", daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._got, seconds)
-            got, self._got, self._wanted = self._got, False, False
-            return got
+            try:
+                if self._thread is None or not self._thread.is_alive():  # nor is it in a fork
+                    self._waits = False
+                    self._thread = threading.Thread(
+                        target=self._wait, args=[self._file], name="celeriac-turn", daemon=True
+                    )
+                    self._thread.start()
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._got, seconds)
+                return self._got
+            except BaseException:  # Ctrl-C, a time limit: nobody has it then
+                if self._got:
+                    self.give_back()
+                raise
+            finally:
+                self._got = self._wanted = False
 
     def give_back(self) -> None:
         """Let the next one have it."""
