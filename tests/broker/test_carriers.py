@@ -3,12 +3,14 @@
 import socket
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 import celery
 import pytest
 import servers
+from instance import until
 
-from celeriac.broker import Receiver, Sender
+from celeriac.broker import Receiver, Sender, rabbitmq
 from celeriac.broker.letters import Letter, hint, meaning
 from celeriac.broker.redis import ALIVE, RedisReceiver
 
@@ -57,6 +59,17 @@ def test_what_is_sent_is_received_and_gone_when_it_is_settled(queue: str, sendin
     one.close()
 
     assert received(receiving(queue), 0.3) == []
+
+
+@pytest.mark.rabbitmq
+def test_a_heartbeat_is_no_reason_to_wait_for_what_follows_it(queue: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rabbitmq, "HEARTBEAT_SECONDS", 2)  # then one comes each second
+    with closing(rabbitmq.RabbitReceiver(servers.rabbitmq().url)) as one:
+        one.follow(frozenset({queue}))
+        monkeypatch.setattr(rabbitmq, "_ANSWER_SECONDS", 0.2)
+        before = one._connection.bytes_recv
+
+        until(lambda: received(one, 0.1) == [] and one._connection.bytes_recv > before + 2, "heartbeats", 10)
 
 
 def test_the_next_of_a_queue_comes_when_the_one_before_is_settled(queue: str, sending: Sending, receiving: Receiving):

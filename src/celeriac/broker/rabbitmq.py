@@ -201,7 +201,7 @@ class RabbitReceiver:
         poll.register(wake, select.POLLIN)
         here = poll.poll(0 if self._arrived or self._pending() else seconds * 1000)
         while self._pending() or any(descriptor == sock.fileno() for descriptor, _ in here):
-            self._connection.drain_events(timeout=_ANSWER_SECONDS)
+            self._connection.blocking_read(_ANSWER_SECONDS)  # a frame: drain_events waits for more behind a heartbeat
             here = poll.poll(0)
         letters, self._arrived = self._arrived, []
         return letters

@@ -234,6 +234,7 @@ class Transport(virtual.Transport):
         self._loop = loop
         loop.add_reader(self.listen().fileno(), self._hear)
         loop.call_repeatedly(LOOK_SECONDS, self._look)
+        loop.call_soon(self._look)  # and now, so that a broker's hints come from the beginning
 
     def _hear(self) -> None:
         poked, queues, cancels = False, set(), False

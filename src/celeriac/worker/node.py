@@ -162,6 +162,7 @@ class Node:
         self._again = False
         room = self.room()
         if room <= 0:
+            self._sated = True  # room may have shrunk: whoever leaves a slot asks again
             return
         queues = sorted(self._consumed())
         self._turn += 1
