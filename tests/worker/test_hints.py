@@ -157,6 +157,22 @@ def test_a_hint_that_a_node_without_room_keeps_for_long_goes_to_another(house: H
         house.until(lambda: goes_to(other), "the one that was kept")
 
 
+def test_a_hint_that_comes_when_room_has_shrunk_is_answered_as_soon_as_a_job_has_ended(house: House, ledger: Ledger):
+    running = accept(ledger, queue=house.queue)
+    hints(house, running)
+    house.until(lambda: house.held() == [running] and house.lies() == 0, "a claim that left room")
+    id = accept(ledger, queue=house.queue)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(house.node, "room", lambda: 0)
+        hints(house, id)
+        house.until(house.node.hints.kept, "the hint")
+    assert house.held() == [running]
+
+    [job] = house.node.held.values()
+    house.node.give_back(job)
+    house.until(lambda: id in house.held(), "another claim")
+
+
 def test_hints_that_are_out_of_date_go_all_at_once(house: House, ledger: Ledger):
     hints(house, *[None] * 250)
 
