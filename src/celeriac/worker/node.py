@@ -159,8 +159,7 @@ class Node:
         if self._claiming or self.stopping or self._transport is None:
             self._again = True
             return
-        self._again = False
-        room = self.room()
+        self._again, room = False, self.room()
         if room <= 0:
             self._sated = True  # room may have shrunk: whoever leaves a slot asks again
             return
