@@ -74,7 +74,8 @@ def run(quick: bool, jobs: int | None = None, database: str | None = None) -> Re
         )
         with house(full) as large, house(empty) as small:
             many, rounds = (500, 3) if quick else (4_000, 8)
-            large.measure(500), small.measure(500)  # both have been read from disk then
+            for side in (large, small):  # both have been read from disk then
+                side.measure(500)
             moves = alternate({size: lambda: large.measure(many), "empty": lambda: small.measure(many)}, rounds)
         samples = {size: samples[size] + moves[size], "empty": moves["empty"]}
         print("  pruning", file=sys.stderr, flush=True)

@@ -6,14 +6,13 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conformance.moves import accept, counted, kinds, roll_back, select, submission, take
 from databases import on_sqlite
-from instance import busy
+from instance import busy, until
 from oracle import violations
 
 from celeriac.errors import LedgerUnavailable
@@ -276,7 +275,7 @@ def test_a_turn_that_is_waited_for_when_a_signal_comes_is_not_kept(ledger: Ledge
 def test_a_turn_that_is_waited_for_is_had_as_soon_as_it_is_free(ledger: Ledger, frozen: subprocess.Popen[bytes]):
     threads = [threading.Thread(target=accept, args=[ledger]) for _ in range(5)]
     with busy(threads, threading.Event()):
-        time.sleep(0.3)
+        until(lambda: ledger._dialect.turn._lock._waits, "one of them to wait for the file")
         assert select(ledger, "SELECT COUNT(*) FROM jobs") == [(0,)]
         frozen.send_signal(signal.SIGCONT)
     assert frozen.wait(30) == 0

@@ -157,7 +157,7 @@ def test_a_hint_that_a_node_without_room_keeps_for_long_goes_to_another(house: H
         house.until(lambda: goes_to(other), "the one that was kept")
 
 
-def test_a_hint_that_comes_when_room_has_shrunk_is_answered_as_soon_as_a_job_has_ended(house: House, ledger: Ledger):
+def test_a_hint_that_comes_when_room_has_shrunk_is_answered_as_soon_as_there_is_some(house: House, ledger: Ledger):
     running = accept(ledger, queue=house.queue)
     hints(house, running)
     house.until(lambda: house.held() == [running] and house.lies() == 0, "a claim that left room")
