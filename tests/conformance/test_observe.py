@@ -165,6 +165,18 @@ def test_a_lost_worker_leaves_an_honest_note(ledger: Ledger, rerun: bool, state:
     assert "The worker w that ran it was lost" in last.data
 
 
+def test_nobody_is_woken_for_what_is_observed(ledger: Ledger, fake_clock):
+    """A hint in its own broker's queue would reach a plain Celery worker, which cannot read it."""
+    seen(ledger, sent("later", run_at=clock.micros() + SECOND), started(10, worker="gone/1", rerun=True))
+    own = accept(ledger, run_at=clock.micros() + SECOND)
+    fake_clock.advance(2)
+    with ledger.transaction() as tx:
+        assert (upkeep.rescue(tx), upkeep.fall_due(tx)) == (1, 2)
+
+    assert {state_of(ledger, id) for id in ("one", "later", own)} == {State.QUEUED}
+    assert [id for jobs in tx.wakes.values() for id in jobs] == [own]
+
+
 def test_a_worker_taken_for_lost_may_still_tell_of_the_end(ledger: Ledger):
     seen(ledger, sent(), started(10, worker="w/1"))
     with ledger.transaction() as tx:

@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE, Popen
 
@@ -28,6 +29,16 @@ from web.tasks_for_web import app
 serve(load(home=sys.argv[1], port=0), app, ready=lambda address: print(address, flush=True))
 print("ended", flush=True)
 """
+
+LOSES_ITS_LEDGER = SCRIPT.replace("serve(load", """
+from celeriac.errors import LedgerUnavailable
+from celeriac.ledger import migrations
+def check(ledger):
+    migrations.check = gone
+def gone(ledger):
+    raise LedgerUnavailable("It has gone.")
+migrations.check = check
+serve(load""")
 
 
 @pytest.mark.parametrize("path", ["//evil.example/", "//evil.example", "//", "//localhost/docs"])
@@ -68,19 +79,25 @@ def test_a_folder_of_pages_without_an_index_is_refused(tmp_path: Path):
         serve(load(home=tmp_path, port=0), app, tmp_path)
 
 
-@pytest.fixture
-def served(tmp_path: Path, blank_sqlite: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Popen[str], str]]:
-    """A web process of its own and its address; it drains for as many seconds as the test says, else for none."""
-    (tmp_path / "ledger.db").write_bytes(blank_sqlite.read_bytes())
-    drain = str(getattr(request, "param", 0))
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "CELERIAC_DRAIN_SECONDS": drain}
-    process = Popen([sys.executable, "-c", SCRIPT, str(tmp_path)], stdout=PIPE, stderr=PIPE, text=True, env=environment)
+@contextmanager
+def serving(home: Path, database: Path, script: str = SCRIPT, drain: float = 0) -> Iterator[tuple[Popen[str], str]]:
+    """Give a web process of its own and its address."""
+    (home / "ledger.db").write_bytes(database.read_bytes())
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "CELERIAC_DRAIN_SECONDS": str(drain)}
+    process = Popen([sys.executable, "-c", script, str(home)], stdout=PIPE, stderr=PIPE, text=True, env=environment)
     try:
         assert process.stdout
         yield process, process.stdout.readline().strip()
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def served(tmp_path: Path, blank_sqlite: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Popen[str], str]]:
+    """Such a process that drains for as many seconds as the test says, else for none."""
+    with serving(tmp_path, blank_sqlite, drain=getattr(request, "param", 0)) as it:
+        yield it
 
 
 def ended(process: Popen[str]) -> tuple[int, str, str]:
@@ -120,3 +137,11 @@ def test_a_drained_process_ends_by_itself(served: tuple[Popen[str], str]):
     process.send_signal(signal.SIGTERM)
 
     assert ended(process) == (0, "ended\n", "")
+
+
+def test_a_ledger_that_goes_while_the_process_starts_is_waited_for(tmp_path: Path, blank_sqlite: Path):
+    with serving(tmp_path, blank_sqlite, LOSES_ITS_LEDGER) as (process, address):
+        assert httpx.get(f"{address}/healthz", trust_env=False).status_code == 200
+        process.terminate()
+
+        assert ended(process) == (0, "ended\n", "")

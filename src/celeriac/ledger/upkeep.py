@@ -19,7 +19,7 @@ PAUSE_MOST_SECONDS = 60
 _DUE = Sql(
     "UPDATE jobs SET state = 'queued' WHERE key {once} SELECT key FROM jobs {by[jobs_due]}"
     " WHERE state IN ('scheduled', 'retrying') AND state = :state AND run_at <= :now"
-    " ORDER BY run_at LIMIT :most {skip_locked}{end} RETURNING id, queue, task"
+    " ORDER BY run_at LIMIT :most {skip_locked}{end} RETURNING id, queue, task, observed"
 )
 _EXPIRED = Sql(
     "SELECT key, id, state, queue, task, number, chord, group_index FROM jobs {by[jobs_expiring]}"
@@ -47,7 +47,8 @@ def fall_due(tx: Transaction, most: int = 500) -> int:
         for row in tx.run(_DUE, state=state, now=now, most=most):
             tx.count(state, row.queue, row.task, -1)
             tx.count(State.QUEUED, row.queue, row.task, 1)
-            tx.wake(row.queue, row.id)
+            if not row.observed:  # else its own broker gives it out
+                tx.wake(row.queue, row.id)
             moved += 1
     return moved
 

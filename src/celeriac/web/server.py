@@ -101,6 +101,7 @@ def serve(
     """
     application = create_app(settings, app, pages)
     migrations.check(connect(settings))
+    application.state.site.checked = True  # from here on the database may come and go
     listener = bind(settings.host, settings.port)
     address = address_of(listener, settings.host)
     log.info("Listening on %s", address)

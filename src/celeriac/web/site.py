@@ -39,12 +39,14 @@ class Site:
         self.tasks = Tasks(app, settings.redact)
         self.metrics = Metrics()
         self.stopping = False  # whether the process is about to end
+        self.checked = False  # whether the ledger is known to be of this version
 
     async def start(self) -> None:
         """Open the ledger, refuse one of another version, begin to commit and to listen."""
         sys.setswitchinterval(SWITCH_SECONDS)
         self.ledger = connect(self.settings)
-        await asyncio.to_thread(migrations.check, self.ledger)
+        if not self.checked:
+            await asyncio.to_thread(migrations.check, self.ledger)
         loop = asyncio.get_running_loop()
 
         def deliver(run: Callable[[], None]) -> None:

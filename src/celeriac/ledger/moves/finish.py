@@ -39,7 +39,7 @@ _NOTE = Sql(
 )  # fmt: skip
 _HELD = Sql(
     "SELECT jobs.key, jobs.attempt, number, executions, max_attempts, deaths, rerun, cancel_requested_at, started_at,"
-    " chord, group_index FROM {rows} CROSS JOIN jobs"
+    " observed, chord, group_index FROM {rows} CROSS JOIN jobs"
     " WHERE jobs.key = v.key AND jobs.attempt = v.attempt AND jobs.state || '' = 'running' {lock}",
     key="int", attempt="int",
 )  # fmt: skip
@@ -111,6 +111,7 @@ class Held:
     rerun: int
     cancel_requested_at: int | None
     started_at: int | None
+    observed: int
     chord: str | None
     group_index: int | None
 
@@ -211,7 +212,7 @@ def _write(tx: Transaction, accepted: list[tuple[Outcome, Held]]) -> None:
             message = outcome.message
             messages.append({"key": held.key, "headers": message.headers, "properties": message.properties,
                              "body": message.body})  # fmt: skip
-        _tell(tx, outcome, number)
+        _tell(tx, outcome, held, number)
     tx.run(_END, rows=rows)
     if payloads:
         tx.run(_END_PAYLOAD, rows=payloads)
@@ -219,16 +220,16 @@ def _write(tx: Transaction, accepted: list[tuple[Outcome, Held]]) -> None:
         tx.run(_NEXT_MESSAGE, rows=messages)
 
 
-def _tell(tx: Transaction, outcome: Outcome, number: int) -> None:
+def _tell(tx: Transaction, outcome: Outcome, held: Held, number: int) -> None:
     queue, task = outcome.new_queue or outcome.queue, outcome.new_task or outcome.task
     tx.count(State.RUNNING, outcome.queue, outcome.task, -1)
     tx.count(outcome.state, queue, task, 1)
     if is_final(outcome.state):
         tx.ends[outcome.id] = number
-    elif outcome.state is State.QUEUED:
-        tx.wake(queue, outcome.id)
-    else:
+    elif outcome.state is not State.QUEUED:
         tx.wait_until(outcome.run_at)
+    elif not held.observed:  # else its own broker gives it out
+        tx.wake(queue, outcome.id)
 
 
 def _send_on(tx: Transaction, outcomes: Sequence[Outcome]) -> Taken:
