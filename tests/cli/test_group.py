@@ -38,6 +38,13 @@ def test_an_unknown_command_is_a_usage_error(celeriac):
     assert "No such command 'dmeo'" in result.stderr
 
 
+def test_a_job_where_a_command_belongs_is_told_how_it_is_shown(celeriac):
+    result = celeriac("jobs", "01a2-b3")
+
+    assert result.exit_code == 2
+    assert "`celeriac jobs show 01a2-b3`" in result.stderr
+
+
 def test_help_loads_no_heavy_library():
     code = (
         "import sys; from celeriac.cli.group import celeriac; celeriac(['--help'], standalone_mode=False);"

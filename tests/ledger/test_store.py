@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -249,6 +250,14 @@ def test_a_process_that_stands_still_while_it_writes_refuses_others_after_a_whil
 
 class Interrupted(BaseException):
     pass
+
+
+def test_a_file_that_is_no_database_is_told_by_its_name(tmp_path: Path):
+    file = tmp_path / "ledger.db"
+    file.write_text("This is a letter to my aunt, and not at all a database." * 99)
+
+    with closing(Ledger(f"sqlite:///{file}")) as ledger, pytest.raises(LedgerUnavailable, match=f"{file} is damaged"):
+        accept(ledger)
 
 
 @on_sqlite

@@ -30,7 +30,9 @@ serve(load(home=sys.argv[1], port=0), app, ready=lambda address: print(address, 
 print("ended", flush=True)
 """
 
-LOSES_ITS_LEDGER = SCRIPT.replace("serve(load", """
+LOSES_ITS_LEDGER = SCRIPT.replace(
+    "serve(load",
+    """
 from celeriac.errors import LedgerUnavailable
 from celeriac.ledger import migrations
 def check(ledger):
@@ -38,7 +40,8 @@ def check(ledger):
 def gone(ledger):
     raise LedgerUnavailable("It has gone.")
 migrations.check = check
-serve(load""")
+serve(load""",
+)
 
 
 @pytest.mark.parametrize("path", ["//evil.example/", "//evil.example", "//", "//localhost/docs"])

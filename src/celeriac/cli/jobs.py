@@ -4,6 +4,7 @@ Everything goes over HTTP, so it works from any machine with a token. Next: oper
 moves on a filter.
 """
 
+import shlex
 from collections.abc import Callable
 from datetime import datetime
 from itertools import islice
@@ -22,7 +23,17 @@ all_option = click.option("--all", "everything", is_flag=True, help="All jobs, w
 yes_option = click.option("--yes", is_flag=True, help="Do not ask first.")
 
 
-@click.group("jobs", invoke_without_command=True)
+class Jobs(click.Group):
+    """The commands below `jobs`; a job's id among them is an easy slip."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Return the command that is called. Raises UsageError for another word."""
+        if self.get_command(ctx, args[0]) is None:
+            ctx.fail(f"No such command {args[0]!r}. A job is shown by `celeriac jobs show {shlex.quote(args[0])}`.")
+        return super().resolve_command(ctx, args)
+
+
+@click.group("jobs", cls=Jobs, invoke_without_command=True)
 @filter_options
 @click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="So many at most.")
 @json_option

@@ -29,10 +29,7 @@ BUSY_SECONDS = 5
 # write (SIGSTOP) keeps it.
 TURN_SECONDS = 8
 _STILL = f"somebody else has been writing to its file for {TURN_SECONDS} s, or stands still"
-UNAVAILABLE = (
-    sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT,
-)  # fmt: skip
+UNAVAILABLE = (sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 
 
 class SQLite:
@@ -53,7 +50,7 @@ class SQLite:
         for engine, begin in ((self.writer, "BEGIN IMMEDIATE"), (self.reader, "BEGIN")):
             event.listen(engine, "connect", _prepare)
             event.listen(engine, "begin", _begin_with(begin))
-        path = self.writer.url.database
+        self._path = path = self.writer.url.database
         self.turn = Turn(Path(f"{path}.lock") if path else None)
 
     def alone(self) -> AbstractContextManager[None]:
@@ -110,8 +107,10 @@ class SQLite:
             return full()
         if primary == sqlite3.SQLITE_BUSY:
             return unavailable(f"another program has been writing to its file for {BUSY_SECONDS} s")
+        if primary in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            return unavailable(f"{self._path} is damaged or no database ({cause}); put a backup in its place")
         gone = isinstance(error, DBAPIError) and error.connection_invalidated
-        return unavailable(cause) if primary in UNAVAILABLE or gone else error
+        return unavailable(f"{cause} ({self._path})") if primary in UNAVAILABLE or gone else error
 
 
 @cache
