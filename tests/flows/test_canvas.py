@@ -82,6 +82,16 @@ def test_the_error_callback_of_a_job_that_kills_its_workers_is_called(client, ho
     until(lambda: house.runs(f"old:{result.id}"), "the error callback")
 
 
+@pytest.mark.parametrize("style", ["old", "new"])
+def test_the_error_callback_of_a_job_past_its_hard_limit_runs(client, house, style):
+    result = client.hard.apply_async(link_error=getattr(client, f"{style}_errback").s())
+    until(lambda: house.runs(f"{style}:{result.id}"), "the error callback")
+    house.all_ended()
+
+    told = {"old": f"old:{result.id}", "new": f"new:{result.id}:TimeLimitExceeded"}
+    assert house.runs(f"{style}:{result.id}") == [told[style]]
+
+
 def test_a_chord_of_a_thousand_members_completes(client):
     result = chord([client.echo.s(1) for _ in range(1000)], client.total.s()).delay()
 

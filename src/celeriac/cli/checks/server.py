@@ -48,7 +48,7 @@ def server(settings: Settings) -> Found:
         yield (
             "warning",
             (
-                f"{used} of {most} connections are in use; each process takes up to ten. Raise max_connections, "
+                f"{used} of {most} connections are in use; each process takes up to 18. Raise max_connections, "
                 "or put a pgbouncer in front"
             ),
         )
