@@ -5,10 +5,12 @@ cancelled, tags on a tenth, four events each; the newest few thousand still wait
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import reduce
 from typing import Any
 
-from celeriac.ledger import Ledger
+from celeriac.ledger import Ledger, Transaction
 from celeriac.ledger.schema import metadata
 
 STEP = 250_000
@@ -88,11 +90,11 @@ def fill(ledger: Ledger, jobs: int) -> float:
             "SALT": _HEX[ledger.dialect].format(12, "n * 2654435761 % 281474976710656"), "LOW": low,
             "HIGH": min(low + STEP - 1, jobs), "TOTAL": jobs, "NOW": now, "AGE": MONTH // jobs,
         }  # fmt: skip
-        with ledger.transaction() as tx:
+        with _unhurried(ledger) as tx:
             driver: Any = tx.connection.connection.driver_connection
             for statement in (_JOBS, _PAYLOADS, _EVENTS, _TAGS):
                 driver.execute(reduce(lambda made, word: made.replace(word, str(words[word])), words, statement))
-    with ledger.transaction() as tx:
+    with _unhurried(ledger) as tx:
         for index in indexes:
             index.create(tx.connection)
         tx.connection.exec_driver_sql(_COUNTS)
@@ -100,5 +102,16 @@ def fill(ledger: Ledger, jobs: int) -> float:
             tx.connection.exec_driver_sql("SELECT setval(pg_get_serial_sequence('jobs', 'key'), MAX(key)) FROM jobs")
     if ledger.dialect == "postgresql":
         with ledger.reading() as connection:  # each statement commits by itself
+            connection.exec_driver_sql("SET statement_timeout = 0")
             connection.exec_driver_sql("VACUUM (ANALYZE)")
+            connection.exec_driver_sql("RESET statement_timeout")
     return time.perf_counter() - began
+
+
+@contextmanager
+def _unhurried(ledger: Ledger) -> Iterator[Transaction]:
+    """Give a transaction whose statements may take longer than those of a ledger in use."""
+    with ledger.transaction() as tx:
+        if ledger.dialect == "postgresql":
+            tx.connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        yield tx
