@@ -11,10 +11,11 @@ import pytest
 from conformance.moves import SECOND, accept, end, look, running, success
 
 from celeriac.access import SYSTEM
-from celeriac.broker import Announcer, Ear, Listener, News, listen
+from celeriac.broker import Announcer, Ear, Listener, News, listen, sockets
 from celeriac.broker import announcer as announcer_of
 from celeriac.broker.announcements import together
 from celeriac.broker.sockets import SocketAnnouncer, folder_of
+from celeriac.errors import CannotStart
 from celeriac.instance import connect
 from celeriac.ledger import Asked, cancel
 from celeriac.settings import Settings
@@ -222,3 +223,9 @@ def test_a_commit_is_told_to_those_it_concerns(ledger_url: str, wait_until: Call
     for listener in listeners:
         listener.close()
     ledger.close()
+
+
+def test_a_ledger_in_no_folder_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sockets, "_PATH_LIMIT", 1000)
+    with pytest.raises(CannotStart, match=f"There is no folder {tmp_path}/nowhere .*celeriac migrate"):
+        folder_of(f"sqlite:///{tmp_path}/nowhere/ledger.db")

@@ -8,6 +8,7 @@ from contextlib import closing
 import celery
 import pytest
 import servers
+from amqp.exceptions import NotFound
 from instance import until
 
 from celeriac.broker import Receiver, Sender, rabbitmq
@@ -120,8 +121,8 @@ def test_what_is_put_back_is_received_again(queue: str, sending: Sending, receiv
     one, other = receiving(queue), receiving()
     sending().send({queue: hints("a")})
     letters = received(one)
+    one.follow(frozenset())  # else RabbitMQ may well give it to this one again
     one.put_back(letters)
-    one.follow(frozenset())
     other.follow(frozenset([queue]))
 
     assert jobs(received(other)) == ["a"]
@@ -133,6 +134,32 @@ def test_a_queue_that_is_no_longer_followed_gives_nothing(queue: str, sending: S
     sending().send({queue: hints("a")})
 
     assert received(one, 0.3) == []
+
+
+def test_what_was_received_is_settled_although_its_queue_is_no_longer_followed(
+    queue: str, sending: Sending, receiving: Receiving
+):
+    one, other = receiving(queue), f"{queue}b"
+    sending().send({queue: hints("a")})
+    letters = received(one)
+    one.follow(frozenset([other]))
+    one.settle(letters)
+    sending().send({other: hints("b")})
+
+    assert jobs(received(one)) == ["b"]
+
+
+@pytest.mark.rabbitmq
+def test_to_ask_how_much_lies_in_a_queue_makes_none(queue: str):
+    from celeriac.broker.rabbitmq import RabbitSender, connect
+
+    url = servers.rabbitmq().url
+    with closing(RabbitSender(url, 10)) as sender, closing(connect(url, 0)) as connection:
+        assert sender.fill({queue: 0}) == {queue: 0}
+        with pytest.raises(NotFound):
+            connection.channel().queue_declare(queue, passive=True)
+        sender.send({queue: hints("a")})
+        assert sender.fill({queue: 0}) == {queue: 1}
 
 
 def test_senders_never_exceed_the_window(queue: str, sending: Sending):

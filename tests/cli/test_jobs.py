@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from celeriac.cli.group import celeriac as group
 from celeriac.cli.jobs import _now
 from celeriac.cli.options import narrowed
 from celeriac.cli.submit import asked
+from celeriac.cli.supervisor.home import running
 from cli.terminal import CELERIAC, Terminal, environment, json_of, run, until
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -396,6 +398,31 @@ def test_a_file_goes_on_where_it_stopped(served: Path, celeriac, monkeypatch: py
     assert (done.returncode, done.stdout) == (0, "5 jobs in 3 batches.\n")
     after = json_of(celeriac("jobs", "--tag", "resumed", "--json").stdout)
     assert sorted(job["args"]["value"] for job in after) == [0, 1, 2, 3, 4]
+
+
+def test_the_command_that_is_told_goes_on_where_it_stopped(served: Path, celeriac, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("celeriac.cli.lines.BATCH", 2)
+    file = served / "told.jsonl"
+    file.write_text('{"value": 1}\n{"value": 2}\n{broken\n')
+    url = running(served / ".celeriac").url
+    options = "--tag told --tag 'it is' --queue large --priority 3 --delay 1.5s --expires-at 2h --time-limit 1m"
+    words = [*shlex.split(options), "--max-attempts", "2", "--url", url]
+    stopped = celeriac("submit", "echo", "--file", "told.jsonl", *words)
+    [told] = [line for line in stopped.stderr.splitlines() if line.startswith("To go on")]
+    file.write_text('{"value": 1}\n{"value": 2}\n{"value": 3}\n')
+    done = celeriac(*shlex.split(told.partition(": celeriac ")[2]))
+
+    assert (done.returncode, done.stdout) == (0, "3 jobs in 2 batches.\n")
+    jobs = json_of(celeriac("jobs", "--tag", "told", "--json").stdout)
+    assert [(job["queue"], job["priority"], job["max_attempts"]) for job in jobs] == [("large", 3, 2)] * 3
+    assert {tuple(job["tags"]) for job in jobs} == {("told", "it is")}
+
+
+def test_of_more_batches_than_can_be_asked_for_the_newest_are_watched(celeriac, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("celeriac.cli.lines.BATCH", 1)
+    result = celeriac("submit", "echo", "--file", "-", "--wait", input='{"value": 1}\n' * 102)
+
+    assert (result.returncode, len(result.stdout.splitlines())) == (0, 100)
 
 
 def test_a_line_that_is_refused_is_named_and_nothing_of_its_batch_is_submitted(celeriac):

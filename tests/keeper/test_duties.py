@@ -16,6 +16,7 @@ from conformance.moves import (
     submit_all,
     take,
 )
+from databases import on_postgres
 
 from celeriac import clock
 from celeriac.errors import LedgerUnavailable
@@ -70,6 +71,17 @@ def test_due_comes_back_at_once_while_there_is_more(ledger: Ledger, leader: Lead
 
     assert pauses == [0, 0, due.LOOK_SECONDS]
     assert len(take(ledger, 10)) == 5
+
+
+@on_postgres
+def test_due_waits_for_what_somebody_elses_transaction_holds(ledger: Ledger, leader: Leader, fake_clock):
+    accept(ledger, run_at=clock.micros() + SECOND)
+    fake_clock.advance(2)
+    with ledger.reading() as stranger:
+        stranger.exec_driver_sql("BEGIN")
+        stranger.exec_driver_sql("SELECT 1 FROM jobs FOR UPDATE")
+        assert Due(leader).tick() == due.LOOK_SECONDS
+        stranger.exec_driver_sql("ROLLBACK")
 
 
 def test_due_takes_no_turn_to_write_when_nothing_is_due(ledger: Ledger, leader: Leader):

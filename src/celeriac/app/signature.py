@@ -7,12 +7,12 @@ the docstring (Google's `Args:` or Sphinx's `:param name:`). Called by `tasks`.
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, get_type_hints
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 
@@ -64,22 +64,29 @@ class Signature:
         if raw[:1] == b"[":
             parts = msgspec.json.decode(raw, type=list[msgspec.Raw])
             if self.open_list or self._unnamed:
-                self._check_list(len(parts))
+                self._check_list(parts)
                 return raw, None
             if len(parts) > len(self.names):
                 raise InvalidArguments.of(
                     Fault(f"/args/{place}", f"is one too many: {self.name} takes {len(self.names)}")
                     for place in range(len(self.names), len(parts))
                 )
-            pairs = zip(self.names, parts, strict=False)
-            raw = b"{" + b",".join(_encode(name) + b":" + bytes(part) for name, part in pairs) + b"}"
+            raw = self._named(parts)
         elif raw[:1] != b"{":
             raise InvalidArguments.of([Fault("/args", "must be an object (arguments by name) or an array")])
-        try:
-            self.model.__pydantic_validator__.validate_json(raw, strict=True)
-        except ValidationError as error:
-            raise InvalidArguments.of(self._faults(error, raw)) from None
+        self._check(self.model.__pydantic_validator__, raw)
         return self._without_names(raw) if self._unnamed else (None, raw)
+
+    def _check(self, validator: Any, raw: bytes, first: int = 0) -> None:
+        try:
+            validator.validate_json(raw, strict=True)
+        except ValidationError as error:
+            raise InvalidArguments.of(self._faults(error, raw, first)) from None
+
+    def _named(self, parts: Sequence[msgspec.Raw]) -> bytes:
+        """Return an array as an object, as far as its parts have names."""
+        pairs = zip(self.names, parts, strict=False)
+        return b"{" + b",".join(_encode(name) + b":" + bytes(part) for name, part in pairs) + b"}"
 
     def _without_names(self, raw: bytes) -> tuple[bytes, bytes]:
         """Take what Python accepts by position only out of an object."""
@@ -94,7 +101,9 @@ class Signature:
             listed.append(given.pop(name))
         return _encode(listed), _encode(given)
 
-    def _check_list(self, count: int) -> None:
+    def _check_list(self, parts: Sequence[msgspec.Raw]) -> None:
+        """Check an array as the worker will pass it: in the order of the parameters, what is left to `*args`."""
+        count = len(parts)
         needed = sum(
             parameter.default is parameter.empty for parameter in self._parameters if parameter.name in self.names
         )
@@ -105,11 +114,17 @@ class Signature:
             )
         if count > len(self.names) and not self.open_list:
             raise InvalidArguments.of([Fault(f"/args/{len(self.names)}", "is one too many")])
+        self._check(self.model.__pydantic_validator__, self._named(parts))
+        if self.open_list:
+            rest = b"[" + b",".join(map(bytes, parts[len(self.names) :])) + b"]"
+            self._check(self._rest, rest, len(self.names))
 
-    def _faults(self, error: ValidationError, raw: bytes) -> Iterator[Fault]:
+    def _faults(self, error: ValidationError, raw: bytes, first: int) -> Iterator[Fault]:
+        """Tell of faults; `first` is the place of the first part of a list."""
         secret = self.redaction.suspects(raw)
         for fault in error.errors(include_url=False, include_context=False, include_input=False):
-            path = "/args" + "".join(f"/{part}" for part in fault["loc"])
+            place = [part + first if isinstance(part, int) else part for part in fault["loc"][:1]]
+            path = "/args" + "".join(f"/{part}" for part in (*place, *fault["loc"][1:]))
             if fault["type"] == "missing":
                 yield Fault(path, "is missing")
             elif fault["type"] == "extra_forbidden":
@@ -148,14 +163,26 @@ class Signature:
         return self.model.model_json_schema(schema_generator=Schemas)
 
     @cached_property
+    def _hints(self) -> dict[str, Any]:
+        try:
+            return get_type_hints(self._run, include_extras=True)
+        except Exception:
+            return {}
+
+    @cached_property
+    def _rest(self) -> Any:
+        """What checks the list of what goes to `*args`."""
+        [name] = [parameter.name for parameter in self._parameters if parameter.kind is parameter.VAR_POSITIONAL]
+        try:
+            return TypeAdapter(list[self._hints.get(name, Any)])  # type: ignore[arg-type]
+        except (PydanticSchemaGenerationError, PydanticUserError, TypeError):
+            return TypeAdapter(list[Any])
+
+    @cached_property
     def model(self) -> type[BaseModel]:
         """The arguments as a pydantic model; what pydantic cannot describe is taken as it is."""
         try:
-            hints = get_type_hints(self._run, include_extras=True)
-        except Exception:
-            hints = {}
-        try:
-            made = self._build(hints)
+            made = self._build(self._hints)
         except (PydanticSchemaGenerationError, PydanticUserError, TypeError):
             return self._build({})
         return made if made.__pydantic_complete__ else self._build({})

@@ -108,6 +108,9 @@ class RabbitSender:
     def fill(self, levels: Mapping[str, int]) -> dict[str, int]:
         """Send hints until so many messages lie in each queue; return how many do."""
         for queue, level in levels.items():
+            if not level:  # somebody only wants to know, which makes no queue
+                self._depths[queue] = self._depth(queue, make=False)
+                continue
             self._look(queue, anew=True)
             self._publish(queue, [hint()] * (level - self._depths[queue]))
         self._confirm()
@@ -128,13 +131,15 @@ class RabbitSender:
             self._room[queue] = -(-max(self._window - depth, 0) // _SHARE)
             self._looked_at[queue] = now
 
-    def _depth(self, queue: str) -> int:
+    def _depth(self, queue: str, make: bool = True) -> int:
         try:
             return int(self._asking.queue_declare(queue, passive=True).message_count)
         except ChannelError as error:  # which closes the channel
             self._asking = self._connection.channel()
             if not isinstance(error, NotFound):
                 return self._refused(queue, error)
+        if not make:
+            return 0
         try:
             _declare(self._connection, queue)
         except ChannelError as error:

@@ -170,14 +170,14 @@ class RedisReceiver:
         with self._client.pipeline(transaction=False) as pipeline:
             for letter in letters:
                 pipeline.lrem(self._held(letter.queue), 1, letter.mark)
-                self._unsettled[letter.queue] -= 1
+                self._settled(letter.queue)
             pipeline.execute()
 
     def put_back(self, letters: Iterable[Letter]) -> None:
         """Let messages be received again, by anybody."""
         for letter in letters:
             self._client.eval(_PUT_BACK, 2, self._held(letter.queue), letter.queue, letter.mark)
-            self._unsettled[letter.queue] -= 1
+            self._settled(letter.queue)
 
     def close(self) -> None:
         """Put back what is unsettled, and close the connections."""
@@ -218,6 +218,10 @@ class RedisReceiver:
         letter = letter_of(queue, raw)
         letter.mark, letter.source, letter.at = raw, self, time.monotonic()
         return letter
+
+    def _settled(self, queue: str) -> None:
+        if queue in self._unsettled:  # else it is not followed any more, and all of it was put back
+            self._unsettled[queue] -= 1
 
     def _beat(self) -> None:
         now = time.monotonic()

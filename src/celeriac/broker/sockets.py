@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from celeriac.broker.announcements import Ear, News, by_ear, decode, encode
+from celeriac.errors import CannotStart
 
 # Linux allows 107 bytes for a socket's path, macOS 103.
 _PATH_LIMIT = 100
@@ -29,7 +30,12 @@ def folder_of(ledger_url: str) -> Path:
     if len(os.fsencode(beside)) + 24 > _PATH_LIMIT:
         name = hashlib.sha256(str(beside).encode()).hexdigest()[:16]
         beside = Path(tempfile.gettempdir()) / f"celeriac-{os.getuid()}-{name}"
-    beside.mkdir(mode=0o700, exist_ok=True)
+    try:
+        beside.mkdir(mode=0o700, exist_ok=True)
+    except FileNotFoundError:
+        raise CannotStart(
+            f"There is no folder {beside.parent} for the ledger. Make it with `celeriac migrate`."
+        ) from None
     if beside.stat().st_uid != os.getuid():
         raise PermissionError(f"{beside} belongs to somebody else")
     return beside

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from celeriac.client import Client
 
 BATCH = 1000
+MOST_WATCHED = 100  # batches that the API takes in one filter
 Json = dict[str, Any]
 
 
@@ -41,7 +42,7 @@ def submit(client: "Client", file: Path, task: str | None, options: Json, *, wai
     batches: list[str] = []
     jobs = 0
     words = ["celeriac", "submit", *([task] if task else []), "--file", str(file), "--key", key]
-    told = f"To go on where this stopped: {shlex.join(words)}"
+    told = f"To go on where this stopped: {shlex.join([*words, *_flags(options)])}"
     with interruptible(told), _opened(file) as source, bars() as bar:
         drawn = bar.add_task("submitting", total=_number(file), note="")
         try:
@@ -55,14 +56,29 @@ def submit(client: "Client", file: Path, task: str | None, options: Json, *, wai
         except CeleriacError:
             notes().print(told)
             raise
+    watched = ",".join(batches[-MOST_WATCHED:])
     if wait and batches:
         from celeriac.cli.crowd import by_filter
 
-        return by_filter(client, {"batch": ",".join(batches)}, as_json)
+        return by_filter(client, {"batch": watched}, as_json)
     if not as_json:
         click.echo(f"{count(jobs, 'job')} in {len(batches)} {'batch' if len(batches) == 1 else 'batches'}.")
-        suggest(f"celeriac watch --batch {','.join(batches)}" if batches else "celeriac jobs")
+        suggest(f"celeriac watch --batch {watched}" if batches else "celeriac jobs")
     return 0
+
+
+def _flags(options: Json) -> list[str]:
+    """Return the options of `submit` that say the same once more: the same key wants the same jobs."""
+    flags = []
+    for name, value in options.items():
+        if name == "unique":
+            pairs = [(f"unique-{part}", held) for part, held in value.items()]
+        else:
+            flag = "tag" if name == "tags" else name.replace("_", "-")
+            pairs = [(flag, each) for each in (value if isinstance(value, list) else [value])]
+        flags += [word for flag, each in pairs for word in (f"--{flag}", str(each))]
+    url = click.get_current_context().params.get("url")
+    return [*flags, "--url", url] if url else flags
 
 
 def _submit(client: "Client", lines: list[Line], key: str) -> Json:

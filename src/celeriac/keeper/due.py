@@ -27,6 +27,8 @@ class Due:
                 moved = upkeep.fall_due(tx, most), upkeep.expire(tx, most, skip)
             if max(moved) >= most:
                 return 0
+            if not any(moved):  # somebody else's transaction holds their rows
+                return LOOK_SECONDS
             at = upkeep.next_due(self._leader.ledger)
         if at is None or self._detour.skip:
             return LOOK_SECONDS

@@ -29,6 +29,13 @@ def test_a_home_is_taken_by_one_at_a_time(settings):
         pass
 
 
+def test_one_that_fails_leaves_no_address_for_clients_to_find(settings):
+    with pytest.raises(CannotStart), taken(settings, "dev"):
+        raise CannotStart("There is no such app.")
+
+    assert (settings.home / "lock").read_text() == ""
+
+
 def test_nobody_runs_on_a_folder_that_is_not_there(folder):
     assert running(folder / "nowhere") is None
 

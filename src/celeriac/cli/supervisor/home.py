@@ -43,8 +43,10 @@ def taken(settings: Settings, command: str) -> Iterator[Settings]:
             raise CannotStart(_occupied(home, _read(home)))
         settings = settings.model_copy(update={"port": free_port(settings, command)})
         _write(descriptor, asdict(Tenant(os.getpid(), command, settings.port, url_of(settings))))
-        yield settings
-        os.ftruncate(descriptor, 0)
+        try:
+            yield settings
+        finally:
+            os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 
