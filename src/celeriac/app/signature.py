@@ -173,8 +173,9 @@ class Signature:
     def _rest(self) -> Any:
         """What checks the list of what goes to `*args`."""
         [name] = [parameter.name for parameter in self._parameters if parameter.kind is parameter.VAR_POSITIONAL]
+        listed: Any = list
         try:
-            return TypeAdapter(list[self._hints.get(name, Any)])  # type: ignore[arg-type]
+            return TypeAdapter(listed[self._hints.get(name, Any)])
         except (PydanticSchemaGenerationError, PydanticUserError, TypeError):
             return TypeAdapter(list[Any])
 
