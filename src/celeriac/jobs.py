@@ -300,7 +300,6 @@ class Job:
     schedule: str | None
     number: int
     message: Message | None = None
-    full: bool = False
     batch: str | None = None
     observed: bool = False
     celery_state: str | None = None  # what the task said of itself with `update_state`; read with the payload

@@ -137,8 +137,8 @@ def test_lists_carry_previews_and_one_job_the_whole(ledger: Ledger):
 
     [listed], _ = read.page(ledger, ANN, Filter(), None, 10)
     whole = read.job(ledger, ANN, job.id)
-    assert (listed.result, listed.full, listed.message) == ('"l…"', False, None)
-    assert (whole.result, whole.full, whole.message.body) == ('"long"', True, "[[1,2],{},{}]")
+    assert (listed.result, listed.message) == ('"l…"', None)
+    assert (whole.result, whole.message.body) == ('"long"', "[[1,2],{},{}]")
     assert listed.args == whole.args == '{"x":"…"}'
     assert read.summary(ledger, ANN, job.id) == listed
 

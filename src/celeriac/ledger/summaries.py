@@ -52,6 +52,6 @@ def whole_of(row: Sequence[Any]) -> Job:
     headers, properties, body, result, traceback, exception, celery_state, celery_meta = row[-_PAYLOADS:]
     failure = job.failure and replace(job.failure, traceback=traceback, celery=exception)
     return replace(
-        job, result=result, failure=failure, message=Message(headers, properties, body), full=True,
+        job, result=result, failure=failure, message=Message(headers, properties, body),
         celery_state=celery_state, celery_meta=celery_meta,
     )  # fmt: skip

@@ -10,9 +10,7 @@ from typing import TypeAlias
 from celeriac.cli.checks import app, broker, database, machine, server
 from celeriac.settings import Settings
 
-FINE, WARNING, ERROR = "fine", "warning", "error"
-
 Look: TypeAlias = Callable[[Settings], Iterator[tuple[str, str]]]
 LOOKS: dict[str, Look] = {**machine.LOOKS, **database.LOOKS, **server.LOOKS, **app.LOOKS, **broker.LOOKS}
 
-__all__ = ["ERROR", "FINE", "LOOKS", "WARNING", "Look"]
+__all__ = ["LOOKS", "Look"]
