@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from functools import partial
 from typing import Protocol
 
 from celeriac.broker.letters import Letter, is_carried
@@ -63,9 +62,12 @@ class Receiver(Protocol):
 
 
 class Consumer:
-    """Hands what it receives to `take`, in its own thread. Everything else may be called by any thread."""
+    """Hands what it receives to `take`, in its own thread. Everything else may be called by any thread.
 
-    def __init__(self, connect: Callable[[], Receiver], take: Callable[[list[Letter]], None]) -> None:
+    `take` answers with the letters that are to be acknowledged at once.
+    """
+
+    def __init__(self, connect: Callable[[], Receiver], take: Callable[[list[Letter]], list[Letter]]) -> None:
         self.up = False
         self._connect = connect
         self._take = take
@@ -90,15 +92,15 @@ class Consumer:
 
     def settle(self, letters: Iterable[Letter]) -> None:
         """Acknowledge messages, unless their connection was lost: then they come again."""
-        self._order(partial(_settle, letters))
+        self._order(lambda receiver: _settle(_open(letters, receiver), receiver))
 
     def put_back(self, letters: Iterable[Letter]) -> None:
         """Let messages be received again, by anybody."""
-        self._order(lambda receiver: receiver.put_back([each for each in letters if each.source is receiver]))
+        self._order(lambda receiver: receiver.put_back(_open(letters, receiver)))
 
     def more(self, queue: str, most: int) -> None:
         """Receive up to so many messages of a queue, whatever is unsettled."""
-        self._order(lambda receiver: self._hand_over(receiver.more(queue, most)))
+        self._order(lambda receiver: self._hand_over(receiver, receiver.more(queue, most)))
 
     def close(self, seconds: float = 2) -> None:
         """Receive no more."""
@@ -155,15 +157,22 @@ class Consumer:
             if self._trouble:
                 log.warning("The broker can be asked for work again.")
             self.up, self._trouble = True, ""
-            self._hand_over(receiver.receive(self._out.fileno(), _LOOK_SECONDS))
+            self._hand_over(receiver, receiver.receive(self._out.fileno(), _LOOK_SECONDS))
 
-    def _hand_over(self, letters: list[Letter]) -> None:
-        if letters:
-            self._take(letters)
+    def _hand_over(self, receiver: Receiver, letters: list[Letter]) -> None:
+        if letters and (at_once := self._take(letters)):
+            _settle(at_once, receiver)
+
+
+def _open(letters: Iterable[Letter], receiver: Receiver) -> list[Letter]:
+    """Return those of these letters that can still be settled; they are, then."""
+    found = [letter for letter in letters if letter.source is receiver and not letter.settled]
+    for letter in found:
+        letter.settled = True
+    return found
 
 
 def _settle(letters: Iterable[Letter], receiver: Receiver) -> None:
-    here = [letter for letter in letters if letter.source is receiver]
     failpoint("before-ack")
-    receiver.settle(here)
+    receiver.settle(letters)
     failpoint("after-ack")

@@ -39,7 +39,10 @@ class Stranger(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Letter:
-    """A message that was received and not acknowledged. `mark` and `source` are its connection's."""
+    """A message that was received. `mark` and `source` are its connection's.
+
+    `settled`: it has been acknowledged or put back, which is done once.
+    """
 
     queue: str
     body: bytes
@@ -49,6 +52,7 @@ class Letter:
     mark: Any = None
     source: object = None
     at: float = 0.0
+    settled: bool = False
 
 
 def hint(job: str | None = None) -> bytes:

@@ -1,9 +1,10 @@
 """Hints: what a node does with what the broker sends it.
 
-A hint makes the node claim the best jobs it has room for, whichever they are. It is acknowledged when a claim that was
-begun after it came up short: then nothing of what it told of is left. A node that got all it asked for keeps one hint
-of each queue, so that no other comes to it, and claims by itself as slots become free. Strangers' messages are
-adopted, and what nobody can read is buried, both before they are acknowledged. Next: broker/consumer.py.
+A hint makes the node claim the best jobs it has room for, whichever they are. As long as its claims come up short it
+acknowledges hints as they come, so that the next need not wait for the claim that answers this one. Once a claim was
+full there may be more than it takes: it sees to it that a hint lies there for others, keeps one of each queue until
+a claim comes up short, so that no other comes to it, and claims by itself as slots become free. Strangers' messages
+are adopted, and what nobody can read is buried, both before they are acknowledged. Next: broker/consumer.py.
 """
 
 import logging
@@ -79,6 +80,13 @@ class Hints:
         for queue in {letter.queue for letter, _ in hints} - queues:  # it was out of date; others may be as well
             self._consumer.more(queue, MORE)
 
+    def unanswered(self, hints: list[Kept]) -> None:
+        """Let others hear of what these hints told of, those that were acknowledged as they came: more may be left."""
+        queues = {letter.queue for letter, _ in hints if letter.settled}
+        self._kept = [kept for kept in self._kept if not kept[0].settled]
+        if queues and self._publisher is not None:
+            self._publisher.fill(dict.fromkeys(queues, 1))
+
     def tick(self) -> bool:
         """Let hints go round that are kept for long; say whether there are any that a claim should answer."""
         before = time.monotonic() - KEEP_SECONDS
@@ -88,11 +96,17 @@ class Hints:
             self._consumer.put_back(old)
         return bool(self._kept)
 
-    def _take(self, letters: list[Letter]) -> None:
-        """Hand over what arrived (the consumer's thread)."""
+    def _take(self, letters: list[Letter]) -> list[Letter]:
+        """Hand over what arrived; return the hints to acknowledge at once (the consumer's thread)."""
+        hints = [letter for letter in letters if is_hint(letter.body)]
+        full = self._node.room() <= 0
+        at_once = [] if full or self._node.sated or self._node.stopping else hints
+        for letter in at_once:
+            letter.settled = True
         self._node.inbox.put(partial(self._taken, letters))
-        if self._publisher is not None and self._node.room() <= 0:  # somebody else may have some
-            self._publisher.fill({letter.queue: 1 for letter in letters if is_hint(letter.body)})
+        if hints and full and self._publisher is not None:  # somebody else may have room
+            self._publisher.fill({letter.queue: 1 for letter in hints})
+        return at_once
 
     def _taken(self, letters: list[Letter]) -> None:
         if self._node.stopping:  # they go to others

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from celeriac import __version__, clock
 from celeriac.errors import LedgerFull, LedgerUnavailable
@@ -30,6 +30,9 @@ from celeriac.worker.lease import Lease
 from celeriac.worker.pace import Pace
 from celeriac.worker.watch import Watch
 
+if TYPE_CHECKING:
+    from celeriac.worker.request import LedgerRequest
+
 log = logging.getLogger(__name__)
 
 # How much work, at the pool's pace, a node may hold beyond what runs.
@@ -37,22 +40,6 @@ BUFFER_SECONDS = 0.03
 BUFFER_PER_SLOT = 32
 # How often a node that is woken by a broker looks for itself.
 WOKEN_LOOK_SECONDS = 5.0
-
-
-class Running(Protocol):
-    """A claimed job that Celery has taken over: its request."""
-
-    job: Claimed
-    started_at: int | None
-
-    def begin_cancel(self) -> None:
-        """Begin to end it, as somebody asked."""
-
-    def withdraw(self) -> bool:
-        """See to it that it never begins; say whether that was in time."""
-
-    def evict(self) -> None:
-        """End it, so that it runs again elsewhere."""
 
 
 class Node:
@@ -64,9 +51,10 @@ class Node:
         self.name: str = worker.hostname
         self.slots = Path(tempfile.mkdtemp(prefix="celeriac-"))
         self.held: dict[int, Claimed] = {}  # by job key
-        self.running: dict[int, Running] = {}  # those of them that Celery has taken over
+        self.running: dict[int, LedgerRequest] = {}  # those of them that Celery has taken over
         self.cancelled: frozenset[tuple[int, int]] = frozenset()  # (key, attempt) that somebody asked to cancel
         self.stopping = False
+        self.sated = True  # the latest claim came back full: there may be more
         self.progress = 0  # jobs claimed and ended so far
         self.id = ""
         self.inbox = Inbox(worker.hub)
@@ -79,7 +67,6 @@ class Node:
         self._transport: Any = None
         self._claiming = False
         self._again = False
-        self._sated = True  # the latest claim came back full: there may be more
         self._looked_at = 0.0
         self._turn = 0  # of the latest claim
         self._served: dict[str, str] = {}  # queue -> the owner who had the last turn
@@ -161,7 +148,8 @@ class Node:
             return
         self._again, room = False, self.room()
         if room <= 0:
-            self._sated = True  # room may have shrunk: whoever leaves a slot asks again
+            self.sated = True  # room may have shrunk: whoever leaves a slot asks again
+            self.hints.unanswered(self.hints.kept())
             return
         queues = sorted(self._consumed())
         self._turn += 1
@@ -188,10 +176,12 @@ class Node:
                 self.inbox.later(wait, self.fetch)
         for job in answer:
             self._hand_over(job)
-        self._sated = len(answer) == room
-        if not self._sated:
+        self.sated = len(answer) == room
+        if self.sated:
+            self.hints.unanswered(hints)
+        else:
             self.hints.answered(hints, answer)
-        if self._again or self._sated:
+        if self._again or self.sated:
             self.fetch()
 
     def _hand_over(self, job: Claimed) -> None:
@@ -227,7 +217,7 @@ class Node:
 
     # Following
 
-    def adopt(self, key: int, request: Running) -> Claimed:
+    def adopt(self, key: int, request: "LedgerRequest") -> Claimed:
         """Let Celery's request take over a claimed job."""
         self.running[key] = request
         return self.held[key]
@@ -258,7 +248,7 @@ class Node:
             self._runtime = runtime if self._runtime is None else 0.9 * self._runtime + 0.1 * runtime
         self._hand_in(outcome)
         failpoint("main-after-outcome")
-        if self._sated or not self.hints.up:  # else nothing is left until a hint comes
+        if self.sated or not self.hints.up:  # else nothing is left until a hint comes
             self.fetch()
 
     def _hand_in(self, outcome: Outcome) -> None:
