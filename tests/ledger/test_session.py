@@ -1,16 +1,20 @@
 """Many rows at once, and statements through libpq itself: nothing is cut, lost or prepared twice."""
 
+import signal
+import threading
+from collections.abc import Callable
 from contextlib import closing, suppress
 
 import postgres
 import pytest
 from conformance.moves import MESSAGE, accept, select, submission
 from databases import on_postgres
+from instance import until
 from proxy import proxy
 
 from celeriac.errors import JobExists, LedgerUnavailable, LedgerUncertain
 from celeriac.jobs import ClaimRequest, Message, Receipt, Submission
-from celeriac.ledger import Ledger, claim, submit
+from celeriac.ledger import Ledger, Transaction, claim, submit
 from celeriac.ledger.moves import claim as claiming
 from celeriac.ledger.moves import finish
 from celeriac.ledger.sql import Sql
@@ -149,6 +153,95 @@ def test_a_claim_never_looks_for_what_waits_in_the_order_of_all_keys(ledger: Led
 
     told = plan(ledger, claiming._CLAIM, "jobs_waiting, jobs_kind, jobs_owner", **values)
     assert "Sort Key: n.owner" in told  # even where there is nothing better, that order is of no use
+
+
+# What is put off until the next statement
+
+_PAUSE = Sql("INSERT INTO queues (name, paused_at) VALUES (:name, :at)")
+_MOVE = Sql("UPDATE queues SET paused_at = paused_at + :more WHERE name = :name")
+_SLEEP = Sql("SELECT pg_sleep(CAST(:seconds AS float))")
+_PID = Sql("SELECT pg_backend_pid() AS pid")
+PAUSED = "SELECT name, paused_at FROM queues ORDER BY name"
+
+
+def pause_and(ledger: Ledger, what: Callable[[Transaction], object]) -> None:
+    """A write that is put off, something, and another such write."""
+    with ledger.transaction() as tx:
+        tx.write(_PAUSE, name="a", at=1)
+        what(tx)
+        tx.write(_PAUSE, name="b", at=1)
+
+
+def test_what_is_put_off_is_done_in_its_order(ledger: Ledger):
+    with ledger.transaction() as tx:
+        tx.write(_PAUSE, name="a", at=1)
+        tx.write(_MOVE, name="a", more=2)
+        assert tx.run(Sql(PAUSED)).all() == [("a", 3)]
+        tx.write(_PAUSE, name="b" * 70_000, at=1)  # too large to be put off
+        tx.write(_MOVE, name="a", more=4)
+
+    assert select(ledger, PAUSED) == [("a", 7), ("b" * 70_000, 1)]
+
+
+def test_nothing_that_is_put_off_outlives_its_transaction(ledger: Ledger):
+    with suppress(_RollBack), ledger.transaction() as tx:
+        tx.write(_PAUSE, name="a", at=1)
+        raise _RollBack
+    with ledger.transaction():
+        pass
+    accept(ledger)
+
+    assert select(ledger, PAUSED) == []
+
+
+@on_postgres
+def test_what_is_wrong_with_what_was_put_off_is_raised_by_the_commit_and_costs_no_connection(ledger: Ledger):
+    with ledger.transaction() as tx:
+        before = tx.run(_PID).first().pid
+    with pytest.raises(Exception, match="by zero"):
+        pause_and(ledger, lambda tx: tx.write(Sql("SELECT 1 / CAST(:none AS int) AS much"), none=0))
+
+    assert select(ledger, PAUSED) == []
+    with ledger.transaction() as tx:
+        assert tx.run(_PID).first().pid == before
+
+
+@on_postgres
+def test_a_signal_while_the_server_is_waited_for_leaves_no_answer_to_the_next(ledger: Ledger):
+    def interrupt(*_: object) -> None:
+        raise _Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(_Interrupted):
+            pause_and(ledger, lambda tx: tx.run(_SLEEP, seconds=20.0))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+    accept(ledger)
+    assert select(ledger, PAUSED) == []
+
+
+@on_postgres
+def test_a_server_that_ends_the_connection_in_the_midst_of_several_statements_is_an_outage(ledger: Ledger):
+    def end() -> None:
+        with ledger.reading() as other:
+            ask = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE starts_with(query, 'SELECT pg_sleep(')"
+            until(lambda: any(other.exec_driver_sql(ask).scalars()), "it to sleep")
+
+    killer = threading.Thread(target=end)
+    killer.start()
+    with pytest.raises(LedgerUnavailable):
+        pause_and(ledger, lambda tx: tx.run(_SLEEP, seconds=20.0))
+    killer.join()
+
+    accept(ledger)
+    assert select(ledger, PAUSED) == []
+
+
+class _Interrupted(Exception):
+    pass
 
 
 @pytest.fixture

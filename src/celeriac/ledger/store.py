@@ -44,7 +44,7 @@ class Transaction:
     """One write transaction: run statements, tell what happened, and it is written and announced as a whole."""
 
     def __init__(self, driver: Any, dialect: Dialect, max_deaths: int = 3, connection: Any = None) -> None:
-        self.connection: Connection = connection  # SQLAlchemy's, unless the transaction is a caller's
+        self._connection: Connection = connection
         self.dialect = dialect.name
         self.driver = driver
         self._dialect = dialect
@@ -56,6 +56,19 @@ class Transaction:
         self.due_at: int | None = None  # the earliest moment that a job now waits for
         self._events: list[dict[str, Any]] = []
         self._deltas: Counter[tuple[str, str, str]] = Counter()
+
+    @property
+    def connection(self) -> Connection:
+        """SQLAlchemy's, unless the transaction is a caller's."""
+        self._dialect.flush(self.driver)
+        return self._connection
+
+    def write(self, statement: Sql, /, **parameters: Any) -> None:
+        """Execute a statement of which nobody reads the answer; Postgres is told of it together with the next one."""
+        if self.dialect == "sqlite":
+            self.run(statement, **parameters)
+        else:
+            self._dialect.later(self.driver, *statement.bound(self.dialect, parameters))
 
     def run(self, statement: Sql, /, **parameters: Any) -> Rows:
         """Execute a statement; what is a list among the parameters is passed as JSON."""
@@ -101,14 +114,14 @@ class Transaction:
     def flush(self) -> None:
         """Write the gathered events and count deltas."""
         if self._events:
-            self.run(_INSERT_EVENTS, rows=self._events)
+            self.write(_INSERT_EVENTS, rows=self._events)
         deltas = [
             {"state": state, "queue": queue, "task": task, "jobs": jobs}
             for (state, queue, task), jobs in self._deltas.items()
             if jobs
         ]
         if deltas:
-            self.run(_INSERT_DELTAS, rows=deltas)
+            self.write(_INSERT_DELTAS, rows=deltas)
         self._events.clear()
         self._deltas.clear()
 

@@ -77,6 +77,12 @@ class Dialect(Protocol):
     def run(self, driver: Any, text: str, parameters: Any) -> Rows:
         """Execute a statement on a connection of the driver; the shortest way there is."""
 
+    def later(self, driver: Any, text: str, parameters: Any) -> None:
+        """Execute a statement of which nobody reads the answer: in its order, and with the next one at the latest."""
+
+    def flush(self, driver: Any) -> None:
+        """Execute what was put off."""
+
     def load(self, driver: Any, table: str, rows: Sequence[dict[str, Any]], key: str) -> list[int] | None:
         """Add many rows of the same columns faster than by INSERT, and return their keys (in `key`, if it is named).
 

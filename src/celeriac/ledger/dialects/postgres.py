@@ -89,6 +89,20 @@ class Postgres:
         cursor.execute(text, parameters)
         return Rows(cursor.fetchall() if cursor.description else [], cursor.rowcount)
 
+    def later(self, driver: Any, text: str, parameters: Any) -> None:
+        """Execute a statement, on a connection of ours together with the next one."""
+        session = self._sessions.get(driver)
+        if session is not None:
+            session.later(text, parameters)
+        else:
+            self.run(driver, text, parameters)
+
+    def flush(self, driver: Any) -> None:
+        """Execute what waits."""
+        session = self._sessions.get(driver)
+        if session is not None:
+            session.flush()
+
     def load(self, driver: Any, table: str, rows: Sequence[dict[str, Any]], key: str) -> list[int] | None:
         """Add many rows at once, on a connection of ours."""
         session = self._sessions.get(driver)

@@ -73,6 +73,13 @@ class SQLite:
         rows = [row(*values) for values in cursor.fetchall()]
         return Rows(rows, cursor.rowcount)
 
+    def later(self, driver: Any, text: str, parameters: Any) -> None:
+        """Execute a statement."""
+        self.run(driver, text, parameters)
+
+    def flush(self, driver: Any) -> None:
+        """Do nothing: nothing waits."""
+
     def load(self, driver: Any, table: str, rows: Sequence[dict[str, Any]], key: str) -> list[int] | None:
         """Return None: an INSERT is the fastest there is."""
         return None

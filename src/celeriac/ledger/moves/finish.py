@@ -213,11 +213,11 @@ def _write(tx: Transaction, accepted: list[tuple[Outcome, Held]]) -> None:
             messages.append({"key": held.key, "headers": message.headers, "properties": message.properties,
                              "body": message.body})  # fmt: skip
         _tell(tx, outcome, held, number)
-    tx.run(_END, rows=rows)
+    tx.write(_END, rows=rows)
     if payloads:
-        tx.run(_END_PAYLOAD, rows=payloads)
+        tx.write(_END_PAYLOAD, rows=payloads)
     if messages:
-        tx.run(_NEXT_MESSAGE, rows=messages)
+        tx.write(_NEXT_MESSAGE, rows=messages)
 
 
 def _tell(tx: Transaction, outcome: Outcome, held: Held, number: int) -> None:

@@ -121,9 +121,9 @@ def sight(tx: Transaction, sightings: Sequence[Sighting]) -> list[bool | Excepti
                 "key": row.key, "result": sighting.result, "traceback": failure and failure.traceback,
             }  # fmt: skip
     if rows:
-        tx.run(_WRITE, rows=[_columns(row) for row in rows.values()])
+        tx.write(_WRITE, rows=[_columns(row) for row in rows.values()])
     if payloads:
-        tx.run(_WRITE_PAYLOAD, rows=list(payloads.values()))
+        tx.write(_WRITE_PAYLOAD, rows=list(payloads.values()))
     for row in rows.values():
         _tell(tx, row, *before[row.id])
     return [sighting.id in rows for sighting in sightings]

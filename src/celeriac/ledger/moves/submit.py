@@ -160,9 +160,9 @@ def _insert(tx: Transaction, submissions: Sequence[Submission], now: int) -> lis
         tags += [{"tag": tag, "job": key} for tag in submission.tags]
         _tell(tx, key, submission, row, now)
     if payloads and tx.load(_INSERT_PAYLOADS, payloads) is None:
-        tx.run(_INSERT_PAYLOADS, rows=payloads)
+        tx.write(_INSERT_PAYLOADS, rows=payloads)
     if tags:
-        tx.run(_INSERT_TAGS, rows=tags)
+        tx.write(_INSERT_TAGS, rows=tags)
     if refused:
         _drop_keys(tx, refused, now)
     return answers
