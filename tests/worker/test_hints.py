@@ -17,6 +17,7 @@ from instance import until
 from kombu.asynchronous import Hub
 from sqlalchemy import text
 
+from celeriac.broker import Publisher
 from celeriac.broker.letters import Letter, hint
 from celeriac.broker.redis import HELD, RedisReceiver, RedisSender
 from celeriac.jobs import Claimed, new_id
@@ -95,6 +96,14 @@ def house(ledger: Ledger) -> Iterator[House]:
     made.stop()
 
 
+@pytest.fixture
+def publisher(house: House) -> Iterator[Publisher]:
+    """What the node sends hints by."""
+    with closing(Publisher(lambda: lambda: RedisSender(house.broker.url, 1000), 1000, lambda queues: None)) as made:
+        house.node.hints._publisher = made
+        yield made
+
+
 def hints(house: House, *jobs: str | None) -> None:
     house.sender.send({house.queue: [hint(job) for job in jobs]})
 
@@ -137,6 +146,29 @@ def test_a_node_without_room_keeps_one_hint_and_leaves_the_others(house: House, 
     house.until(lambda: not house.node._claiming, "the answer")
 
     assert (house.client.llen(house.queue), house.lies()) == (5, 6)
+
+
+def test_while_claims_come_up_short_the_next_hint_need_not_wait_for_one(house: House, ledger: Ledger):
+    hints(house, accept(ledger, queue=house.queue))
+    house.until(lambda: house.held() and not house.node.sated, "a claim that came up short")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(house.node.group, "add", lambda *entry, **_: None)  # a claim that takes long
+        hints(house, *(accept(ledger, queue=house.queue) for _ in range(3)))
+
+        house.until(lambda: len(house.node.hints.kept()) == 3 and house.lies() == 0, "all of them")
+
+
+def test_when_a_claim_is_full_a_hint_is_left_for_others(house: House, ledger: Ledger, publisher: Publisher):
+    """The one that led to it was acknowledged as it came, and told of more than this node takes."""
+    hints(house, None)
+    house.until(lambda: not house.node.sated and house.lies() == 0, "a claim that came up short")
+    for _ in range(6):
+        accept(ledger, queue=house.queue)
+    hints(house, None)
+
+    house.until(lambda: len(house.held()) == 2, "the claim")
+    house.until(lambda: house.client.llen(house.queue) == 1, "a hint for others, beside the one that it keeps")
+    assert [letter.settled for letter, _ in house.node.hints.kept()] == [False]
 
 
 def test_a_hint_that_a_node_without_room_keeps_for_long_goes_to_another(house: House, ledger: Ledger, monkeypatch):
