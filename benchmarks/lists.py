@@ -24,7 +24,7 @@ from celeriac.access import SYSTEM, Principal
 from celeriac.access.principals import PERMISSIONS, Role
 from celeriac.jobs import Filter, Message, Submission, new_id
 from celeriac.keeper.leader import Leader
-from celeriac.keeper.pruner import DAY, Pruner
+from celeriac.keeper.pruner import DAY, LOOK_SECONDS, Pruner
 from celeriac.keeper.tally import Tally
 from celeriac.ledger import Ledger, migrations, read, submit
 from celeriac.ledger.stats import stats
@@ -222,7 +222,7 @@ def _pruning(ledger: Ledger, jobs: int, quiet: float) -> Sample:
     with _beside(_submit, ledger.url) as taken, _beside(_sync) as disk:
         pruner = next(iter(duties))
         pause = 0.0
-        while pause < 1:
+        while pause < LOOK_SECONDS:
             for duty, at in duties.items():
                 if time.perf_counter() >= at:
                     told = duty.tick()

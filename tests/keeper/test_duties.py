@@ -132,6 +132,18 @@ def test_the_pruner_goes_in_small_batches(ledger: Ledger, leader: Leader, fake_c
     assert left == [(3,), (1,), (0,)]
 
 
+def test_the_pruner_rests_nine_times_as_long_as_it_works(ledger: Ledger, leader: Leader, fake_clock, monkeypatch):
+    submit_all(ledger, *(submission(failure=BOOM) for _ in range(100)))
+    fake_clock.advance(86_400 * 40)
+    prune = pruning.prune_jobs
+    monkeypatch.setattr(pruning, "prune_jobs", lambda *given: fake_clock.advance(0.007) or prune(*given))
+    duty = Pruner(leader, job_days=30, event_days=7)
+
+    assert duty.tick() == pytest.approx(9 * 0.007)
+    monkeypatch.setattr(pruning, "prune_jobs", prune)
+    assert duty.tick() == pruner.PAUSE_SECONDS
+
+
 def test_a_step_that_took_too_long_makes_the_next_ones_smaller(ledger: Ledger, leader: Leader, fake_clock, monkeypatch):
     submit_all(ledger, *(submission(failure=BOOM) for _ in range(100)))
     fake_clock.advance(86_400 * 40)

@@ -158,6 +158,17 @@ def test_while_claims_come_up_short_the_next_hint_need_not_wait_for_one(house: H
         house.until(lambda: len(house.node.hints.kept()) == 3 and house.lies() == 0, "all of them")
 
 
+def test_a_node_whose_claims_are_not_answered_leaves_most_hints_to_others(house: House, ledger: Ledger):
+    hints(house, None)
+    house.until(lambda: not house.node.sated and house.lies() == 0, "a claim that came up short")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(house.node.group, "add", lambda *entry, **_: None)
+        hints(house, *[None] * 50)
+        house.until(lambda: len(house.node.hints.kept()) > node_hints.AHEAD, "as many as it takes")
+
+        assert house.client.llen(house.queue) == 50 - node_hints.AHEAD - 1  # and one that it keeps
+
+
 def test_when_a_claim_is_full_a_hint_is_left_for_others(house: House, ledger: Ledger, publisher: Publisher):
     """The one that led to it was acknowledged as it came, and told of more than this node takes."""
     hints(house, None)

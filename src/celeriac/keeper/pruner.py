@@ -1,4 +1,7 @@
-"""Deletes what is old, in steps so short that no submit waits for them.
+"""Deletes what is old, in steps so short that no submit waits for them, and rests a long while after each.
+
+What is deleted is written to the disk, twice, and a disk that is busy with it makes every commit wait. So a tenth
+of the time is spent deleting, which is still more than one keeper's machine can accept and run meanwhile.
 
 Jobs go `job_days` after their end, their events after `event_days`; what belonged to them goes with
 them, and what nothing refers to any more when no job is left. Members of a chord that has not fired are kept.
@@ -11,6 +14,7 @@ from celeriac.ledger.pruning import Ended
 
 LOOK_SECONDS = 60.0
 PAUSE_SECONDS = 0.02
+REST = 9  # times as long as the step took
 STEP_SECONDS = {"sqlite": 0.008, "postgresql": 0.2}  # for a transaction; on SQLite all others wait so long
 BATCH = 50  # jobs to begin with
 BATCH_MIN, BATCH_MAX = 5, 500
@@ -26,6 +30,7 @@ class Pruner:
         self._job_age = int(job_days * DAY)
         self._event_age = int(event_days * DAY)
         self._batch = BATCH
+        self._took = 0.0
         self._step_seconds = STEP_SECONDS[leader.ledger.dialect]
         self._jobs_after = Ended()
         self._events_after: Ended | None = None
@@ -35,7 +40,7 @@ class Pruner:
         """Delete a little of what is old; return the seconds until the next time, soon while there is more."""
         now = clock.micros()
         if self._prune_jobs(now - self._job_age) or self._prune_events(now - self._event_age):
-            return PAUSE_SECONDS
+            return max(PAUSE_SECONDS, REST * self._took)
         return PAUSE_SECONDS if self._sweep(now) else LOOK_SECONDS
 
     def _prune_jobs(self, before: int) -> bool:
@@ -81,6 +86,7 @@ class Pruner:
 
     def _adapt(self, seconds: float) -> None:
         """Take fewer jobs at a time when a step took too long, more when it was short."""
+        self._took = seconds
         wanted = self._batch * 2 if seconds < self._step_seconds / 2 else self._batch
         if seconds > self._step_seconds:
             wanted = int(self._batch * self._step_seconds / seconds)

@@ -9,6 +9,7 @@ are adopted, and what nobody can read is buried, both before they are acknowledg
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MORE = 100
+# Where so many hints that were answered together were out of date there are many: then more are taken at once.
+MANY, MORE = 4, 100
+# A node whose claims are not answered (it may be cut off from the ledger) takes so many and leaves the rest to others.
+AHEAD = 16
 # A hint that is kept longer goes round: another node may have room, and RabbitMQ ends who keeps one half an hour.
 KEEP_SECONDS = 60.0
 
@@ -42,6 +46,7 @@ class Hints:
         self._app = app
         self._most_bytes = node.settings.max_body_bytes
         self._kept: list[Kept] = []
+        self._ahead = self._caught_up = 0  # hints acknowledged as they came (the consumer counts), and answered
         self._adopting = 0
         self._publisher = publisher_of(node.ledger)
         url = node.settings.broker_url
@@ -71,39 +76,47 @@ class Hints:
         if not hints or self._consumer is None:
             return
         gone = {id(letter) for letter, _ in hints}
-        self._kept = [kept for kept in self._kept if id(kept[0]) not in gone]
-        known, queues = {job.id for job in claimed}, {job.queue for job in claimed}
+        self._forget([letter for letter, _ in self._kept if id(letter) in gone])
+        known = {job.id for job in (*claimed, *self._node.held.values())}
         self._consumer.settle([letter for letter, job in hints if job is None or job in known])
         for letter, job in hints:
             if job is not None and job not in known:
                 self._bury(letter, f"The ledger has no job {job[:255]}. Was it restored from an older backup?", job)
-        for queue in {letter.queue for letter, _ in hints} - queues:  # it was out of date; others may be as well
-            self._consumer.more(queue, MORE)
+        queues = {job.queue for job in claimed}
+        for queue, number in Counter(letter.queue for letter, _ in hints).items():
+            if number >= MANY and queue not in queues:
+                self._consumer.more(queue, MORE)
 
     def unanswered(self, hints: list[Kept]) -> None:
         """Let others hear of what these hints told of, those that were acknowledged as they came: more may be left."""
         queues = {letter.queue for letter, _ in hints if letter.settled}
-        self._kept = [kept for kept in self._kept if not kept[0].settled]
+        self._forget([letter for letter, _ in self._kept if letter.settled])
         if queues and self._publisher is not None:
             self._publisher.fill(dict.fromkeys(queues, 1))
+
+    def _forget(self, letters: list[Letter]) -> None:
+        self._caught_up += sum(letter.settled for letter in letters)
+        gone = set(map(id, letters))
+        self._kept = [kept for kept in self._kept if id(kept[0]) not in gone]
 
     def tick(self) -> bool:
         """Let hints go round that are kept for long; say whether there are any that a claim should answer."""
         before = time.monotonic() - KEEP_SECONDS
         old = [letter for letter, _ in self._kept if letter.at < before]
         if old and self._consumer is not None:
-            self._kept = [kept for kept in self._kept if kept[0].at >= before]
+            self._forget(old)
             self._consumer.put_back(old)
         return bool(self._kept)
 
     def _take(self, letters: list[Letter]) -> list[Letter]:
         """Hand over what arrived; return the hints to acknowledge at once (the consumer's thread)."""
         hints = [letter for letter in letters if is_hint(letter.body)]
-        full = self._node.room() <= 0
-        at_once = [] if full or self._node.sated or self._node.stopping else hints
+        node, full = self._node, self._node.room() <= 0
+        at_once = [] if full or node.sated or node.stopping or self._ahead - self._caught_up >= AHEAD else hints
+        self._ahead += len(at_once)
         for letter in at_once:
             letter.settled = True
-        self._node.inbox.put(partial(self._taken, letters))
+        node.inbox.put(partial(self._taken, letters))
         if hints and full and self._publisher is not None:  # somebody else may have room
             self._publisher.fill({letter.queue: 1 for letter in hints})
         return at_once
@@ -119,6 +132,7 @@ class Hints:
                 else:
                     self._adopt(letter, said)
             except Unreadable as error:
+                self._caught_up += letter.settled
                 self._bury(letter, str(error))
         self._node.fetch()
 
