@@ -1,7 +1,7 @@
 """Deletes what is old, in steps so short that no submit waits for them, and rests a long while after each.
 
-What is deleted is written to the disk, twice, and a disk that is busy with it makes every commit wait. So a tenth
-of the time is spent deleting, which is still more than one keeper's machine can accept and run meanwhile.
+What is deleted is written to the disk, twice, and a disk that is busy with it makes every commit wait. So only a
+tenth of the time is spent deleting.
 
 Jobs go `job_days` after their end, their events after `event_days`; what belonged to them goes with
 them, and what nothing refers to any more when no job is left. Members of a chord that has not fired are kept.

@@ -23,7 +23,7 @@ from psycopg.pq.abc import PGresult
 from celeriac.ledger.dialects.dialect import Rows
 
 _BEGIN = b"BEGIN ISOLATION LEVEL READ COMMITTED"
-# What is larger is sent at once, by a call that does not keep the other threads from running.
+# What is larger is sent at once and alone, by a call that does not keep the other threads from running.
 _LATER_BYTES = 65_536
 _TYPES = {int: 20, float: 701}  # bigint and double precision; of all else the statement says what it is
 # What may be wrong with a prepared statement: a migration has changed its tables, or somebody has dropped it.
@@ -77,6 +77,9 @@ class Session:
     def later(self, text: str, values: Sequence[Any]) -> None:
         """Execute a statement with the next one; what is wrong with it is raised there."""
         if self._put(text, values) > _LATER_BYTES:
+            large = self._waiting.pop()
+            self.flush()
+            self._waiting.append(large)
             self._send()
 
     def flush(self) -> None:
