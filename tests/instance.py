@@ -80,6 +80,29 @@ def busy(threads: list[threading.Thread], over: threading.Event) -> Iterator[Non
             thread.join(70)
 
 
+class _Interrupted(BaseException):
+    pass
+
+
+@contextlib.contextmanager
+def interrupted(seconds: float) -> Iterator[None]:
+    """Have a signal end what is done in here, after so long; it must not end by itself."""
+
+    def interrupt(*_: object) -> None:
+        raise _Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    except _Interrupted:
+        return
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    raise AssertionError(f"it ended within {seconds} s")
+
+
 # Below those that outgoing connections get; sessions that test side by side have a thousand each.
 _FIRST = 17_000 + 1000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8)
 _ports = itertools.cycle(random.sample(range(_FIRST, _FIRST + 1000), 1000))

@@ -1,6 +1,5 @@
 """Many rows at once, and statements through libpq itself: nothing is cut, lost or prepared twice."""
 
-import signal
 import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -9,7 +8,7 @@ import postgres
 import pytest
 from conformance.moves import MESSAGE, accept, select, submission
 from databases import on_postgres
-from instance import until
+from instance import interrupted, until
 from proxy import proxy
 
 from celeriac.errors import JobExists, LedgerUnavailable, LedgerUncertain
@@ -179,10 +178,23 @@ def test_what_is_put_off_is_done_in_its_order(ledger: Ledger):
         tx.write(_PAUSE, name="a", at=1)
         tx.write(_MOVE, name="a", more=2)
         assert tx.run(Sql(PAUSED)).all() == [("a", 3)]
-        tx.write(_PAUSE, name="b" * 70_000, at=1)  # too large to be put off
+        tx.write(_PAUSE, name="b", at=1)
         tx.write(_MOVE, name="a", more=4)
 
-    assert select(ledger, PAUSED) == [("a", 7), ("b" * 70_000, 1)]
+    assert select(ledger, PAUSED) == [("a", 7), ("b", 1)]
+
+
+def test_what_is_larger_than_any_buffer_goes_with_what_was_put_off(ledger: Ledger):
+    """The server reads no more for a while, and says nothing: it must be sent the rest all the same."""
+    large = "a letter " * 3_000_000
+    with ledger.transaction() as tx:
+        tx.write(_PAUSE, name="a", at=1)
+        assert tx.run(Sql("SELECT LENGTH(CAST(:text AS text)) AS much"), text=large).first().much == len(large)
+        tx.write(Sql("INSERT INTO mail (queue, message, at) VALUES ('a', :text, 1)"), text=large)
+        tx.write(_PAUSE, name="b", at=1)
+
+    assert select(ledger, "SELECT LENGTH(message) FROM mail") == [(len(large),)]
+    assert select(ledger, PAUSED) == [("a", 1), ("b", 1)]
 
 
 def test_nothing_that_is_put_off_outlives_its_transaction(ledger: Ledger):
@@ -210,16 +222,8 @@ def test_what_is_wrong_with_what_was_put_off_is_raised_by_the_commit_and_costs_n
 
 @on_postgres
 def test_a_signal_while_the_server_is_waited_for_leaves_no_answer_to_the_next(ledger: Ledger):
-    def interrupt(*_: object) -> None:
-        raise _Interrupted
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.3)
-        with pytest.raises(_Interrupted):
-            pause_and(ledger, lambda tx: tx.run(_SLEEP, seconds=20.0))
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    with interrupted(0.3):
+        pause_and(ledger, lambda tx: tx.run(_SLEEP, seconds=20.0))
 
     accept(ledger)
     assert select(ledger, PAUSED) == []
@@ -240,10 +244,6 @@ def test_a_server_that_ends_the_connection_in_the_midst_of_several_statements_is
 
     accept(ledger)
     assert select(ledger, PAUSED) == []
-
-
-class _Interrupted(Exception):
-    pass
 
 
 @pytest.fixture

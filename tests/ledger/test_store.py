@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conformance.moves import accept, counted, kinds, roll_back, select, submission, take
 from databases import on_sqlite
-from instance import busy, until
+from instance import busy, interrupted, until
 from oracle import violations
 
 from celeriac.errors import LedgerUnavailable
@@ -248,10 +248,6 @@ def test_a_process_that_stands_still_while_it_writes_refuses_others_after_a_whil
     accept(ledger)
 
 
-class Interrupted(BaseException):
-    pass
-
-
 def test_a_file_that_is_no_database_is_told_by_its_name(tmp_path: Path):
     file = tmp_path / "ledger.db"
     file.write_text("This is a letter to my aunt, and not at all a database." * 99)
@@ -262,16 +258,8 @@ def test_a_file_that_is_no_database_is_told_by_its_name(tmp_path: Path):
 
 @on_sqlite
 def test_a_turn_that_is_waited_for_when_a_signal_comes_is_not_kept(ledger: Ledger, frozen: subprocess.Popen[bytes]):
-    def interrupt(*_: object) -> None:
-        raise Interrupted
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
-        with pytest.raises(Interrupted):
-            accept(ledger)
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    with interrupted(0.2):
+        accept(ledger)
     frozen.send_signal(signal.SIGCONT)
     assert frozen.wait(30) == 0
 

@@ -182,6 +182,40 @@ def test_when_a_claim_is_full_a_hint_is_left_for_others(house: House, ledger: Le
     assert [letter.settled for letter, _ in house.node.hints.kept()] == [False]
 
 
+def test_a_hint_that_came_while_a_full_claim_was_under_way_is_left_for_others(
+    house: House, ledger: Ledger, publisher: Publisher
+):
+    hints(house, None)
+    house.until(lambda: not house.node.sated and house.lies() == 0, "a claim that came up short")
+    for _ in range(6):
+        accept(ledger, queue=house.queue)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(house.node.group, "add", lambda *entry, **_: handed_in.append(entry))
+        handed_in: list[Any] = []
+        house.node.fetch()
+        hints(house, None)
+        house.until(lambda: house.node.hints.kept() and house.lies() == 0, "the hint, acknowledged as it came")
+    [(move, request, answered)] = handed_in
+    answered(ledger.do(move, request))
+
+    house.until(lambda: house.client.llen(house.queue) == 1, "a hint for others, beside the one that it keeps")
+
+
+def test_a_node_that_stops_leaves_a_hint_for_what_it_has_not_claimed(
+    house: House, ledger: Ledger, publisher: Publisher
+):
+    hints(house, None)
+    house.until(lambda: not house.node.sated and house.lies() == 0, "a claim that came up short")
+    accept(ledger, queue=house.queue)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(house.node.group, "add", lambda *entry, **_: None)  # a claim that is never answered
+        hints(house, None)
+        house.until(lambda: house.node.hints.kept() and house.lies() == 0, "the hint, acknowledged as it came")
+    house.node.stop()
+
+    until(lambda: house.lies() == 1, "a hint for others")
+
+
 def test_a_hint_that_a_node_without_room_keeps_for_long_goes_to_another(house: House, ledger: Ledger, monkeypatch):
     hints(house, *[accept(ledger, queue=house.queue) for _ in range(3)])
     house.until(lambda: len(house.held()) == 2 and not house.node._claiming, "the claim")

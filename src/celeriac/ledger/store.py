@@ -65,19 +65,22 @@ class Transaction:
 
     def write(self, statement: Sql, /, **parameters: Any) -> None:
         """Execute a statement of which nobody reads the answer; Postgres is told of it together with the next one."""
-        if self.dialect == "sqlite":
-            self.run(statement, **parameters)
-        else:
-            self._dialect.later(self.driver, *statement.bound(self.dialect, parameters))
+        for text, values in self._bound(statement, parameters):
+            self._dialect.later(self.driver, text, values)
 
     def run(self, statement: Sql, /, **parameters: Any) -> Rows:
         """Execute a statement; what is a list among the parameters is passed as JSON."""
+        driver, run = self.driver, self._dialect.run
+        first, *more = [run(driver, text, values) for text, values in self._bound(statement, parameters)]
+        return first.followed_by(more)
+
+    def _bound(self, statement: Sql, parameters: dict[str, Any]) -> list[tuple[str, Any]]:
+        """Return a statement as it is executed; on SQLite one that adds very many rows in parts."""
         rows: Any = parameters.get("rows")
         if self.dialect == "sqlite" and isinstance(statement, Insert) and len(rows) > SPREAD_MAX:
-            parts = [self.run(statement, rows=rows[i : i + SPREAD_MAX]) for i in range(0, len(rows), SPREAD_MAX)]
-            return parts[0].followed_by(parts[1:])
-        text, values = statement.bound(self.dialect, parameters)
-        return self._dialect.run(self.driver, text, values)
+            parts = [rows[i : i + SPREAD_MAX] for i in range(0, len(rows), SPREAD_MAX)]
+            return [statement.bound(self.dialect, {"rows": part}) for part in parts]
+        return [statement.bound(self.dialect, parameters)]
 
     def load(self, statement: Insert, rows: Sequence[dict[str, Any]], key: str = "") -> list[int] | None:
         """Add rows by a way that is faster for many; None if they are few, or it cannot be: then `run` the statement.

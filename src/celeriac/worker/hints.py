@@ -66,6 +66,7 @@ class Hints:
         """Receive no more; what is kept goes to others."""
         if self._consumer is not None:
             self._consumer.close()
+            self.unanswered()
 
     def kept(self) -> list[Kept]:
         """Return the hints that a claim which is sent now answers."""
@@ -87,17 +88,22 @@ class Hints:
             if number >= MANY and queue not in queues:
                 self._consumer.more(queue, MORE)
 
-    def unanswered(self, hints: list[Kept]) -> None:
-        """Let others hear of what these hints told of, those that were acknowledged as they came: more may be left."""
-        queues = {letter.queue for letter, _ in hints if letter.settled}
-        self._forget([letter for letter, _ in self._kept if letter.settled])
-        if queues and self._publisher is not None:
-            self._publisher.fill(dict.fromkeys(queues, 1))
+    def unanswered(self) -> None:
+        """Let others hear of what those hints told of that were acknowledged as they came: more may be left."""
+        gone = [letter for letter, _ in self._kept if letter.settled]
+        self._forget(gone)
+        self._leave(gone)
 
     def _forget(self, letters: list[Letter]) -> None:
         self._caught_up += sum(letter.settled for letter in letters)
         gone = set(map(id, letters))
         self._kept = [kept for kept in self._kept if id(kept[0]) not in gone]
+
+    def _leave(self, letters: Iterable[Letter]) -> None:
+        """See to it that a hint lies there for others (any thread)."""
+        queues = {letter.queue: 1 for letter in letters}
+        if queues and self._publisher is not None:
+            self._publisher.fill(queues)
 
     def tick(self) -> bool:
         """Let hints go round that are kept for long; say whether there are any that a claim should answer."""
@@ -106,6 +112,7 @@ class Hints:
         if old and self._consumer is not None:
             self._forget(old)
             self._consumer.put_back(old)
+            self._leave(letter for letter in old if letter.settled)
         return bool(self._kept)
 
     def _take(self, letters: list[Letter]) -> list[Letter]:
@@ -117,12 +124,13 @@ class Hints:
         for letter in at_once:
             letter.settled = True
         node.inbox.put(partial(self._taken, letters))
-        if hints and full and self._publisher is not None:  # somebody else may have room
-            self._publisher.fill({letter.queue: 1 for letter in hints})
+        if full:  # somebody else may have room
+            self._leave(hints)
         return at_once
 
     def _taken(self, letters: list[Letter]) -> None:
         if self._node.stopping:  # they go to others
+            self._leave(letter for letter in letters if letter.settled)
             return
         for letter in letters:
             try:

@@ -149,7 +149,7 @@ class Node:
         self._again, room = False, self.room()
         if room <= 0:
             self.sated = True  # room may have shrunk: whoever leaves a slot asks again
-            self.hints.unanswered(self.hints.kept())
+            self.hints.unanswered()
             return
         queues = sorted(self._consumed())
         self._turn += 1
@@ -178,7 +178,7 @@ class Node:
             self._hand_over(job)
         self.sated = len(answer) == room
         if self.sated:
-            self.hints.unanswered(hints)
+            self.hints.unanswered()
         else:
             self.hints.answered(hints, answer)
         if self._again or self.sated:

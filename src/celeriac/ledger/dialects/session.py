@@ -23,8 +23,6 @@ from psycopg.pq.abc import PGresult
 from celeriac.ledger.dialects.dialect import Rows
 
 _BEGIN = b"BEGIN ISOLATION LEVEL READ COMMITTED"
-# What is larger is sent at once and alone, by a call that does not keep the other threads from running.
-_LATER_BYTES = 65_536
 _TYPES = {int: 20, float: 701}  # bigint and double precision; of all else the statement says what it is
 # What may be wrong with a prepared statement: a migration has changed its tables, or somebody has dropped it.
 _VOID = {"0A000", "26000"}
@@ -50,8 +48,9 @@ class Session:
         # What has not been sent: a prepared statement and its values, or one that is not prepared and None.
         self._waiting: list[tuple[bytes, list[Any] | None]] = []
         self._begun = self._asked = False
-        self._poll = select.poll()
-        self._poll.register(self._pgconn.socket, select.POLLIN)
+        self._readable, self._ready = select.poll(), select.poll()
+        self._readable.register(self._pgconn.socket, select.POLLIN)
+        self._ready.register(self._pgconn.socket, select.POLLIN | select.POLLOUT)
 
     def begin(self) -> None:
         """Begin a transaction, with the first statement."""
@@ -76,11 +75,7 @@ class Session:
 
     def later(self, text: str, values: Sequence[Any]) -> None:
         """Execute a statement with the next one; what is wrong with it is raised there."""
-        if self._put(text, values) > _LATER_BYTES:
-            large = self._waiting.pop()
-            self.flush()
-            self._waiting.append(large)
-            self._send()
+        self._put(text, values)
 
     def flush(self) -> None:
         """Execute what waits."""
@@ -110,13 +105,11 @@ class Session:
             return None
         return keys
 
-    def _put(self, text: str, values: Sequence[Any]) -> int:
-        """Let a statement wait to be sent; return how many bytes its values have."""
+    def _put(self, text: str, values: Sequence[Any]) -> None:
+        """Let a statement wait to be sent."""
         types = tuple([_TYPES.get(type(value), 0) for value in values])
         name = self._prepared.get((text, types)) or self._prepare(text, types)
-        told: list[Any] = [self._told(value) for value in values]
-        self._waiting.append((name, told))
-        return sum([len(value) for value in told if value is not None])
+        self._waiting.append((name, [self._told(value) for value in values]))
 
     def _send(self) -> PGresult:
         """Send all that waits; return what the last of it answered. Raises what the first said that failed."""
@@ -161,9 +154,12 @@ class Session:
 
     def _answers(self) -> list[PGresult]:
         pgconn, results = self._pgconn, []
+        while pgconn.flush():  # the server reads no further until its own answers have been read
+            self._ready.poll()
+            pgconn.consume_input()
         while True:
             while pgconn.is_busy():
-                self._poll.poll()
+                self._readable.poll()
                 pgconn.consume_input()
             result = pgconn.get_result()
             if result is None:  # behind the answers of each, and for ever once the server has gone
