@@ -184,12 +184,13 @@ def test_a_closed_pipe_is_no_error(served: Path):
     assert result.stderr == ""
 
 
-def test_a_wrong_token_is_a_sentence(celeriac):
+def test_a_wrong_token_is_a_sentence_and_says_which_server_does_not_know_it(celeriac, served):
     result = celeriac("jobs", "--token", "cel_wrong")
 
     assert result.returncode == 1
-    assert result.stderr.startswith("celeriac: ")
-    assert result.stderr.count("\n") == 1
+    sentence, more = result.stderr.splitlines()
+    assert sentence.startswith("celeriac: ")
+    assert json.loads((served / ".celeriac" / "lock").read_text())["url"] in more
 
 
 def test_no_server_is_a_sentence_and_an_exit_code_of_its_own(tmp_path: Path):

@@ -21,6 +21,8 @@ def tell(error: CeleriacError) -> None:
     click.echo(f"celeriac: {'Not valid:' if listed else error.detail}", err=True)
     for fault in error.faults:
         click.echo(f"  {fault.path or '/'} {fault.message}", err=True)
+    if error.code == "unauthorized" and (asked := getattr(error, "url", "")):
+        click.echo(f"  So says {asked}. If another server or token is meant, name it with --url or --token.", err=True)
     if exit_code(error) == UNREACHABLE:
         click.echo("  Start one with `celeriac dev` or `celeriac demo`, or name one with --url.", err=True)
 

@@ -31,11 +31,13 @@ NOT_NOW, NOBODY_THERE = (429, 503), (502, 504)
 
 
 class ClientError(CeleriacError):
-    """What the server answered instead: `status`, `code`, `detail` and `faults` are those of its problem."""
+    """What the server at `url` answered instead: `status`, `code`, `detail` and `faults` are those of its problem."""
 
-    def __init__(self, status: int, code: str, title: str, detail: str, faults: tuple[Fault, ...] = ()) -> None:
+    def __init__(
+        self, status: int, code: str, title: str, detail: str, faults: tuple[Fault, ...] = (), url: str = ""
+    ) -> None:
         super().__init__(detail, faults)
-        self.status, self.code, self.title = status, code, title
+        self.status, self.code, self.title, self.url = status, code, title, url
 
 
 class Unreachable(CeleriacError):
@@ -130,7 +132,8 @@ def read(response: httpx.Response) -> Json:
     try:
         told = response.json()
         faults = tuple(Fault(fault["path"], fault["message"]) for fault in told.get("errors", ()))
-        raise ClientError(response.status_code, told["code"], told["title"], told["detail"], faults)
+        asked = str(response.url.join("/")).rstrip("/")
+        raise ClientError(response.status_code, told["code"], told["title"], told["detail"], faults, asked)
     except (ValueError, KeyError, TypeError, AttributeError):
         detail = f"{response.url} answered {response.status_code}, and not as Celeriac does. Is the address right?"
         raise ClientError(response.status_code, "not-celeriac", "Not an answer of Celeriac", detail) from None
