@@ -151,6 +151,19 @@ class AsynPool(asynpool.AsynPool):
             job._accepted = job._accepted or job._write_to is not None
         super().flush()
 
+    def on_job_process_down(self, job: Any, pid_gone: int) -> None:
+        """Have another child take a job that a dead one had not begun.
+
+        Celery looks which children have died, reads what they said, and then looks again whose child has died: one
+        that died in between has said that it begins, and nobody has read it.
+        """
+        child = job._write_to or job._scheduled_for
+        if not job._accepted and child is not None and not child._is_alive():
+            self.process_flush_queues(child)
+            if job._accepted:  # it is lost with its child, which is seen to at the next look
+                return
+        super().on_job_process_down(job, pid_gone)
+
     def on_job_process_lost(self, job: Any, pid: int, exitcode: int) -> None:
         """Tell whoever waits for the job how its child died."""
         try:
