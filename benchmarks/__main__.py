@@ -8,7 +8,7 @@ from importlib import import_module
 from benchmarks import machine, report
 from benchmarks.rounds import Result
 
-NAMES = ("submits", "latency", "cpu", "postgres", "brokers", "start", "crowd", "large", "lists", "batches")
+NAMES = ("submits", "latency", "cpu", "postgres", "brokers", "start", "crowd", "large", "lists", "batches", "strain")
 
 
 def main() -> None:

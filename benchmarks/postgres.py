@@ -9,7 +9,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -97,19 +98,28 @@ def server() -> Iterator[tuple[Postgres, Process]]:
         yield made, process
 
 
+def _nothing(_: Postgres) -> AbstractContextManager[object]:
+    return contextlib.nullcontext()
+
+
 @contextlib.contextmanager
-def celeriac() -> Iterator[Engine]:
-    """Give a worker node of Celeriac whose ledger and queue are in Postgres."""
+def celeriac(meanwhile: Callable[[Postgres], AbstractContextManager[object]] = _nothing) -> Iterator[Engine]:
+    """Give a worker node of Celeriac whose ledger and queue are in Postgres, and what happens there while it drains."""
     with (
         server() as (postgres, process),
         instance.instance(CELERIAC_DATABASE_URL=postgres.url, CELERIAC_LOG_LEVEL="WARNING") as ours,
+        contextlib.ExitStack() as stack,
     ):
         web, worker = ours.web(), ours.worker()
         post = request("POST", instance.JOBS, BODY, ours.token)
+
+        def filled() -> None:
+            ours.stop(web)
+            stack.enter_context(meanwhile(postgres))
+
         yield Engine(
             worker, Servers(postgres, process), lambda jobs: drive(ours.port, [post], 16, most=jobs).expect(202),
-            lambda: postgres.ask("SELECT count(*) FROM jobs WHERE state = 'succeeded'"), lambda: ours.stop(web),
-            postgres.transactions,
+            lambda: postgres.ask("SELECT count(*) FROM jobs WHERE state = 'succeeded'"), filled, postgres.transactions,
         )  # fmt: skip
 
 

@@ -28,8 +28,9 @@ NAMES = {
     "operation-moved": "keeper",  # a stretch of an operation's jobs is moved, not noted
     "before-publish": "sender",  # the broker has not got the hints of a commit
     "after-publish": "sender",  # it has them, and its confirmation is lost
-    "before-ack": "consumer",  # what a hint (or a stranger's message) asks for is committed, not acknowledged
-    "after-ack": "consumer",
+    "after-receive": "consumer",  # messages have been received, nobody has looked at them
+    "before-ack": "consumer",  # a hint is about to be acknowledged, or put back; a stranger's message is a job by then
+    "after-ack": "consumer",  # it is, and the connection may be gone
 }
 
 

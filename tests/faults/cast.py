@@ -6,6 +6,7 @@ failpoints, so that it dies at a place of its own choice a little later. Used by
 
 import contextlib
 import json
+import math
 import os
 import random
 import re
@@ -13,6 +14,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 
 import psutil
 from instance import free_port
@@ -21,6 +23,10 @@ from celeriac.failpoints import NAMES
 from faults.setups import Setup
 
 CONCURRENCY = 3
+# Where connections break.
+BREAKS = (
+    "before-commit", "after-commit", "before-publish", "after-publish", "after-receive", "before-ack", "after-ack",
+)  # fmt: skip
 # Which places each kind of process passes; see failpoints.NAMES.
 PASSES = {
     "web": ("any", "sender"),
@@ -33,6 +39,15 @@ OFTEN = {"web": 3, "worker": 6, "keeper": 1, "load": 2}
 STOP_SECONDS = 30
 
 
+@dataclass(frozen=True)
+class Hurt:
+    """A worker process was killed or told to end, or stood still until it went on; times as of `time.time()`."""
+
+    pid: int
+    at: float
+    until: float = math.inf
+
+
 class Cast:
     """All processes of a run on one set-up."""
 
@@ -40,7 +55,7 @@ class Cast:
         self.house = stage.house
         self.killed: Counter[str] = Counter()  # by kind of process and way: what it cost
         self.wrong: list[str] = []
-        self.moments: list[tuple[float, int]] = []  # when a worker was killed, and its process
+        self.hurts: list[Hurt] = []  # what befell workers
         self.armed = True
         self.gave_up = 0  # processes that could not start, without the ledger or their children, and said so
         self._dice = dice
@@ -53,6 +68,7 @@ class Cast:
         self._lock = threading.RLock()
         self._tending = threading.Event()
         self._thread: threading.Thread | None = None
+        self._looked_at = time.time()  # whoever is found dead was seen alive then
         self._load = {
             "ACKNOWLEDGED": str(self.house.home / "acknowledged"), "ADMIN": self.house.token, "PACE": str(pace),
             "PORTS": json.dumps(list(self._ports.values())), "SEED": str(dice.random()),
@@ -126,15 +142,12 @@ class Cast:
         if self._errors:
             # What a keeper cannot write makes it wait a whole lease anew, or it would rescue in an outage.
             rate = self._errors / 10 if _kind(name) == "keeper" else self._errors
-            words += [
-                f"{place}:error:{rate}"
-                for place in ("before-commit", "after-commit", "before-publish", "after-publish", "before-ack")
-                if not words or not words[0].startswith(place)
-            ]
+            words += [f"{place}:error:{rate}" for place in BREAKS if not words or not words[0].startswith(place)]
         return ",".join(words)
 
     def _tend(self) -> None:
         while self._tending.is_set():
+            looked_at = time.time()
             for name in self._names:
                 with self._lock:
                     process = self.house.processes.get(name)
@@ -144,6 +157,7 @@ class Cast:
                         self._note_end(name, process)
                     if self._tending.is_set():
                         self._start(name)
+            self._looked_at = looked_at
             time.sleep(0.05)
 
     def _note_end(self, name: str, process) -> None:
@@ -152,7 +166,7 @@ class Cast:
         if process.returncode == -signal.SIGKILL and name in self._points:
             self.killed[f"{_kind(name)} at a failpoint"] += 1
             if _kind(name) == "worker":
-                self.moments.append((time.time(), process.pid))
+                self.hurts.append(Hurt(process.pid, self._looked_at))
         elif _gave_up(self.house.log(name)):
             self.gave_up += 1
         else:
@@ -174,8 +188,7 @@ class Cast:
                 self.killed["child"] += 1
                 return
             self._ours.add(process.pid)
-            if _kind(name) == "worker":
-                self.moments.append((time.time(), process.pid))
+            self._hurts(name, process)
             process.send_signal(signal.SIGKILL)
             self.killed[_kind(name)] += 1
 
@@ -186,6 +199,7 @@ class Cast:
                 if process.poll() is None:
                     self._ours.add(process.pid)
                     self.killed[_kind(name)] += 1
+                    self._hurts(name, process)
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)
 
@@ -197,6 +211,7 @@ class Cast:
             if process is None or process.poll() is not None:
                 return
             self._ours.add(process.pid)
+            self._hurts(name, process)
             process.send_signal(signal.SIGTERM)
             self.killed[f"{_kind(name)} told to end"] += 1
 
@@ -209,13 +224,18 @@ class Cast:
         if process is None or process.poll() is not None:
             yield
             return
+        began = time.time()
         _signal_all(process.pid, signal.SIGSTOP)
-        if kind == "worker":
-            self.moments.append((time.time(), process.pid))
         try:
             yield
         finally:
+            if kind == "worker":
+                self.hurts.append(Hurt(process.pid, began, time.time()))
             _signal_all(process.pid, signal.SIGCONT)
+
+    def _hurts(self, name: str, process) -> None:
+        if _kind(name) == "worker":
+            self.hurts.append(Hurt(process.pid, time.time()))
 
     @staticmethod
     def _children(pid: int) -> list[int]:
@@ -227,9 +247,9 @@ class Cast:
         """Return how many processes died at each failpoint."""
         return dict(Counter(self._told(r"Failpoint (\S+) kills")))
 
-    def errors_injected(self) -> int:
-        """Return how often a failpoint has broken a connection."""
-        return len(self._told(r"Failpoint (\S+) fails"))
+    def errors_injected(self) -> dict[str, int]:
+        """Return how often each failpoint has broken a connection."""
+        return dict(Counter(self._told(r"Failpoint (\S+) fails")))
 
     def _told(self, pattern: str) -> list[str]:
         texts = (path.read_text("utf-8", "replace") for path in self.house.home.glob("*.log"))

@@ -1,13 +1,14 @@
 """What a run leaves behind outside the ledger, held against it: acknowledgements and executions.
 
 `Evidence.violations` goes with `oracle.violations`: I1 and I2 with the right end and result, I4 (no attempt begins
-twice), I5 (a job runs again only if an attempt was lost or asked for it), I6 (one live holder of a unique key), and
-that a job whose cancel was acknowledged before it started never does. Read by run.py when everything has ended.
+twice), I5 (a job runs again only if it asked for it, or if what ran it was hurt), I6 (one live holder of a unique key),
+that a submit which is repeated makes one job, and that a job whose cancel was acknowledged before it started never
+runs. Read by run.py when everything has ended.
 """
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -16,8 +17,20 @@ from typing import Any
 from sqlalchemy import text
 
 from celeriac.ledger import Ledger
+from faults.cast import Hurt
 
 LOST = ("rescued", "given-back")  # events after which an attempt that had begun is begun again
+LEASE_SECONDS = 5.0  # how long after an outage of the ledger a lease may lapse that nobody could renew, with a margin
+
+
+@dataclass(frozen=True)
+class Loss:
+    """An attempt was taken from its worker; times as of `time.time()`."""
+
+    at: float
+    claimed_at: float
+    pid: int | None  # the worker's process
+    child_ended: bool  # its worker has seen the child end
 
 
 @dataclass
@@ -27,8 +40,11 @@ class Evidence:
     acknowledged: list[dict[str, Any]]
     executions: dict[str, list[tuple[int, float]]]  # by job: (attempt, when it began)
     twice: int = 0  # attempts that ran although one before had begun and nobody asked for another
-    explained: int = 0  # those of them whose forerunner was lost with its process
+    explained: int = 0  # those of them whose forerunner was lost with its process, or with a worker that stood still
+    cut_off: int = 0  # those of them whose worker could not renew its lease, for the ledger was in trouble
     ids: set[str] = field(default_factory=set)
+    hurts: Sequence[Hurt] = ()
+    outages: Sequence[tuple[float, float]] = ()  # of the ledger: from, until
 
     @classmethod
     def of(cls, home: Path) -> "Evidence":
@@ -45,14 +61,24 @@ class Evidence:
         """Return what does not hold, one sentence each."""
         with ledger.reading() as connection:
             jobs = {job.id: job for job in connection.execute(text("SELECT * FROM jobs"))}
-            rows = connection.execute(text("SELECT job, kind, data FROM events ORDER BY job, number"))
-            told: dict[int, list[tuple[str, int | None]]] = defaultdict(list)
+            pids = {row.id: row.pid for row in connection.execute(text("SELECT id, pid FROM workers"))}
+            rows = connection.execute(text("SELECT job, at, kind, data FROM events ORDER BY job, number"))
+            asked: dict[int, set[int]] = defaultdict(set)
+            losses: dict[int, dict[int, Loss]] = defaultdict(dict)
+            claims: dict[int, tuple[float, str]] = {}
             for row in rows:
-                told[row.job].append((row.kind, json.loads(row.data or "{}").get("attempt")))
+                data, at = json.loads(row.data or "{}"), row.at / 1e6
+                if row.kind == "claimed":
+                    claims[row.job] = (at, data["worker"])
+                elif row.kind == "retrying":
+                    asked[row.job].add(data.get("attempt"))
+                elif row.kind in LOST and row.job in claims:
+                    claimed_at, worker = claims[row.job]
+                    losses[row.job][data.get("attempt")] = Loss(at, claimed_at, pids.get(worker), "ended" in data)
         wrong = list(self._ends(jobs))
         for id, job in jobs.items():
-            wrong += self._runs(id, told[job.key])
-        return wrong + list(_unique(jobs.values()))
+            wrong += self._runs(id, asked[job.key], losses[job.key])
+        return [*wrong, *_unique(jobs.values()), *_once(jobs.values())]
 
     def _ends(self, jobs: dict[str, Any]) -> Iterator[str]:
         for line in self.acknowledged:
@@ -69,17 +95,33 @@ class Evidence:
                 if line["never_runs"] and id in self.executions:
                     yield f"cancel: {id} ran although its cancel was acknowledged before"
 
-    def _runs(self, id: str, events: list[tuple[str, int | None]]) -> Iterator[str]:
+    def _runs(self, id: str, asked: set[int], losses: dict[int, Loss]) -> Iterator[str]:
         began = Counter(attempt for attempt, _ in self.executions.get(id, ()))
         if any(times > 1 for times in began.values()):
             yield f"I4: {id} began an attempt twice: {began}"
-        asked = {attempt for kind, attempt in events if kind == "retrying"}
-        lost = {attempt for kind, attempt in events if kind in LOST}
-        again = [attempt for attempt in sorted(began)[:-1] if attempt not in asked]
-        self.twice += len(again)
-        self.explained += len(lost.intersection(again))
-        if not lost.issuperset(again):
-            yield f"I5: {id} ran again after {again}, of which only {lost} were lost"
+        for attempt in sorted(began)[:-1]:
+            if attempt in asked:
+                continue
+            self.twice += 1
+            loss = losses.get(attempt)
+            if loss is None:
+                yield f"I5: {id} ran again after {attempt}, which was not lost"
+            elif loss.child_ended or any(_explains(hurt, loss) for hurt in self.hurts):
+                self.explained += 1
+            elif any(began <= loss.at and loss.claimed_at <= over + LEASE_SECONDS for began, over in self.outages):
+                self.cut_off += 1
+            else:
+                yield f"I5: {id} ran again after {attempt}, whose worker was well: {loss}"
+
+
+def _explains(hurt: Hurt, loss: Loss) -> bool:
+    return hurt.pid == loss.pid and hurt.at <= loss.at and loss.claimed_at <= hurt.until
+
+
+def _once(jobs: Iterable[Any]) -> Iterator[str]:
+    """Yield which submits have made several jobs; the load gives each a tag of its own, and repeats it with its key."""
+    tags = Counter(tag for job in jobs for tag in json.loads(job.tags or "[]") if tag.startswith("once-"))
+    yield from (f"key: one submit made {number} jobs, tagged {tag}" for tag, number in tags.items() if number > 1)
 
 
 def _unique(jobs: Iterable[Any]) -> Iterator[str]:

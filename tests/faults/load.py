@@ -88,7 +88,8 @@ class Load:
             time.sleep(self.dice.uniform(0, 2 * pace))
 
     def submit(self, task: str, arguments: dict[str, Any], **more: Any) -> str | None:
-        answer = self.client.ask("POST", "/jobs", {"task": task, "args": arguments, **more})
+        tags = [*more.pop("tags", ()), once()]
+        answer = self.client.ask("POST", "/jobs", {"task": task, "args": arguments, "tags": tags, **more})
         return answer["id"] if answer else None
 
     # Each kind submits, and says what must come of it
@@ -141,7 +142,8 @@ class Load:
         acknowledged("unique", {id: ["succeeded", key]})
 
     def batch(self) -> None:
-        jobs = [{"task": "add", "args": {"x": n, "y": 1}} for n in range(self.dice.randrange(2, 12))]
+        many = self.dice.randrange(2, 12)
+        jobs = [{"task": "add", "args": {"x": n, "y": 1}, "tags": [once()]} for n in range(many)]
         answer = self.client.ask("POST", "/jobs/batch", {"jobs": jobs})
         if answer:
             acknowledged("batch", {job["id"]: ["succeeded", n + 1] for n, job in enumerate(answer["jobs"])})
@@ -164,6 +166,11 @@ class Load:
         else:
             result = chord([add.s(n, n) for n in range(3)], total.s() | add.s(100)).apply_async()
             acknowledged("chord", {result.id: ["succeeded", 106]})
+
+
+def once() -> str:
+    """Return a tag that one job may have, however often its submit is repeated."""
+    return f"once-{uuid4().hex}"
 
 
 def tasks() -> Any:

@@ -23,9 +23,10 @@ from faults.cast import CONCURRENCY, Cast
 from faults.evidence import Evidence
 from faults.report import Report
 from faults.setups import Setup, setup
-from faults.trouble import Scene, troubles
+from faults.trouble import TROUBLES, Scene, troubles
 
 RECOVERY_SECONDS = 60
+OUTAGES = {name for kind in ("sqlite", "postgres") for name in TROUBLES[kind]}
 
 
 def run(
@@ -73,9 +74,11 @@ def _befall(scene: Scene, report: Report, end: float, every: float, only: tuple[
         while time.monotonic() < end:
             if not order:
                 order = scene.dice.sample(sorted(possible), len(possible))
-            name = order.pop()
+            name, at = order.pop(), time.time()
             possible[name](scene)
             killing.clear()
+            if name in OUTAGES:
+                report.outages.append((at, time.time()))
             report.troubles[name] = report.troubles.get(name, 0) + 1
             took = _recovered(stage)
             if took > RECOVERY_SECONDS:
@@ -130,6 +133,7 @@ def _drained(stage: Setup) -> bool:
 
 def _judge(stage: Setup, cast: Cast, report: Report) -> None:
     evidence = Evidence.of(stage.house.home)
+    evidence.hurts, evidence.outages = cast.hurts, report.outages
     ledger = stage.house.ledger
     report.violations += [*cast.wrong, *violations(ledger, evidence.ids), *evidence.violations(ledger)]
     report.failpoints = cast.points()
@@ -139,12 +143,13 @@ def _judge(stage: Setup, cast: Cast, report: Report) -> None:
     report.errors_injected = cast.errors_injected()
     report.acknowledged = len(evidence.ids)
     report.ran_twice, report.ran_twice_after_a_loss = evidence.twice, evidence.explained
+    report.ran_twice_after_an_outage = evidence.cut_off
     with ledger.reading() as connection:
         report.jobs_in = connection.execute(text("SELECT COUNT(*) FROM jobs")).scalar_one()
     report.ended = _ended(stage)
-    report.lost = len({told.split()[2] for told in report.violations if told.startswith("I1")})
+    report.lost = len([told for told in report.violations if told.startswith("I1")])
     report.two_ends = sum(told.startswith("I3") for told in report.violations)
-    if report.ran_twice > (sum(report.killed.values()) + len(cast.moments)) * CONCURRENCY:
+    if report.ran_twice > (sum(report.killed.values()) + len(cast.hurts)) * CONCURRENCY:
         report.violations.append(f"I5: {report.ran_twice} ran twice at {report.kills} kills")
     took = sorted(_reruns(stage, cast))
     if took:
@@ -158,7 +163,7 @@ def _reruns(stage: Setup, cast: Cast) -> list[float]:
         pids = dict(connection.execute(text("SELECT id, pid FROM workers")).all())
         rows = connection.execute(text("SELECT job, at, kind, data FROM events ORDER BY job, number")).all()
     last: dict[int, str] = {}
-    killed = {pid: at for at, pid in cast.moments}
+    killed = {hurt.pid: hurt.at for hurt in cast.hurts}
     took = []
     for row in rows:
         if row.kind == "claimed":

@@ -1,11 +1,14 @@
 """The evidence of a run speaks when it should: each rule of evidence.py, broken by hand."""
 
 import json
+import time
 
 import pytest
 from conformance.moves import accept, end, given_back, retry, success, take_one
 
-from celeriac.ledger import Ledger
+from celeriac.jobs import Worker
+from celeriac.ledger import Ledger, nodes
+from faults.cast import Hurt
 from faults.evidence import Evidence
 
 
@@ -57,15 +60,64 @@ def test_a_job_that_ran_again_although_nothing_was_lost_is_told(ledger: Ledger, 
     assert wrong.startswith("I5")
 
 
+def given_back_by(ledger: Ledger, pid: int, **data: object) -> str:
+    """The id of a job whose first attempt was taken from this process."""
+    ledger.do(nodes.register, Worker("w", "w@h", "h", pid, (), (), 1, "prefork", "1", 0, 0, None, None))
+    id = accept(ledger)
+    end(ledger, given_back(take_one(ledger, worker="w"), data={"attempt": 1, **data}))
+    return id
+
+
+HURT = Hurt(7, 0.0)
+LATER = Hurt(7, 32_503_680_000.0)
+OVER = Hurt(7, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("hurts", [(), (Hurt(8, 0.0),), (LATER,), (OVER,)])
+def test_a_job_that_is_taken_from_a_worker_that_is_well_is_told(ledger: Ledger, hurts: tuple[Hurt, ...]):
+    id = given_back_by(ledger, 7)
+    found = evidence(**{id: [1, 2]})
+    found.hurts = hurts
+    [wrong] = found.violations(ledger)
+
+    assert wrong.startswith("I5")
+    assert "was well" in wrong
+
+
 def test_a_job_that_runs_again_after_a_loss_or_by_its_own_wish_is_counted_and_fine(ledger: Ledger):
-    lost, asked = accept(ledger), accept(ledger)
-    end(ledger, given_back(take_one(ledger), data={"attempt": 1}))
+    lost = given_back_by(ledger, 7)
     end(ledger, success(take_one(ledger)))
+    asked = accept(ledger)
     end(ledger, retry(take_one(ledger), data={"attempt": 1}))
     found = evidence(**{lost: [1, 2], asked: [1, 2]})
+    found.hurts = [HURT]
+
+    assert found.violations(ledger) == []
+    assert (found.twice, found.explained, found.cut_off) == (1, 1, 0)
+
+
+def test_a_job_whose_child_has_ended_runs_again_and_that_is_fine(ledger: Ledger):
+    found = evidence(**{given_back_by(ledger, 7, ended="signal 9"): [1, 2]})
 
     assert found.violations(ledger) == []
     assert (found.twice, found.explained) == (1, 1)
+
+
+def test_a_job_whose_worker_was_cut_off_from_the_ledger_is_counted_by_itself(ledger: Ledger):
+    found = evidence(**{given_back_by(ledger, 7): [1, 2]})
+    found.outages = [(0.0, time.time())]
+
+    assert found.violations(ledger) == []
+    assert (found.twice, found.explained, found.cut_off) == (1, 0, 1)
+
+
+def test_a_submit_that_made_two_jobs_is_told(ledger: Ledger):
+    for _ in range(2):
+        accept(ledger, tags=("once-a",))
+    accept(ledger, tags=("once-b",))
+    [wrong] = evidence().violations(ledger)
+
+    assert wrong == "key: one submit made 2 jobs, tagged once-a"
 
 
 def test_a_job_that_ran_although_its_cancel_was_acknowledged_before_is_told(ledger: Ledger, done: str):

@@ -92,11 +92,11 @@ class Consumer:
 
     def settle(self, letters: Iterable[Letter]) -> None:
         """Acknowledge messages, unless their connection was lost: then they come again."""
-        self._order(lambda receiver: _settle(_open(letters, receiver), receiver))
+        self._order(lambda receiver: _settle(_open(letters, receiver), receiver.settle))
 
     def put_back(self, letters: Iterable[Letter]) -> None:
         """Let messages be received again, by anybody."""
-        self._order(lambda receiver: receiver.put_back(_open(letters, receiver)))
+        self._order(lambda receiver: _settle(_open(letters, receiver), receiver.put_back))
 
     def more(self, queue: str, most: int) -> None:
         """Receive up to so many messages of a queue, whatever is unsettled."""
@@ -160,8 +160,11 @@ class Consumer:
             self._hand_over(receiver, receiver.receive(self._out.fileno(), _LOOK_SECONDS))
 
     def _hand_over(self, receiver: Receiver, letters: list[Letter]) -> None:
-        if letters and (at_once := self._take(letters)):
-            _settle(at_once, receiver)
+        if not letters:
+            return
+        failpoint("after-receive")
+        if at_once := self._take(letters):
+            _settle(at_once, receiver.settle)
 
 
 def _open(letters: Iterable[Letter], receiver: Receiver) -> list[Letter]:
@@ -172,7 +175,7 @@ def _open(letters: Iterable[Letter], receiver: Receiver) -> list[Letter]:
     return found
 
 
-def _settle(letters: Iterable[Letter], receiver: Receiver) -> None:
+def _settle(letters: Iterable[Letter], how: Callable[[Iterable[Letter]], None]) -> None:
     failpoint("before-ack")
-    receiver.settle(letters)
+    how(letters)
     failpoint("after-ack")

@@ -1,0 +1,66 @@
+"""Strain: how much slower a drain is while somebody troubles its Postgres.
+
+Nothing of this may stop a worker: that is tested. Here is what it costs (cases F15 and F18 of docs/guarantees.md).
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from functools import partial
+
+import psycopg
+
+from benchmarks import cpu, postgres
+from benchmarks.rounds import Measure, Result, alternate
+
+TITLE = "a drain of no-op jobs by one worker, two at a time, while Postgres is troubled"
+MEASURES = [
+    Measure("rate", "drained", "jobs per s", more=True, goal="0.5 while connections end, 0.7 beside old snapshots"),
+    Measure("cpu", "CPU, worker and server", "µs per job"),
+]
+_END_ONE = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'celeriac%'"
+    " ORDER BY random() LIMIT 1"
+)
+
+
+@contextlib.contextmanager
+def ending(database: postgres.Postgres) -> Iterator[None]:
+    """End five connections a second, whichever."""
+    over = threading.Event()
+
+    def end() -> None:
+        with psycopg.connect(database.url, autocommit=True) as admin:
+            while not over.wait(0.2):
+                admin.execute(_END_ONE)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def holding(database: postgres.Postgres) -> Iterator[None]:
+    """Hold old snapshots: a transaction that has written and is idle, and four readers; no row can be vacuumed away."""
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(psycopg.connect(database.url)) for _ in range(5)]
+        connections[0].execute("CREATE TABLE held (at int)")
+        for reader in connections[1:]:
+            reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            reader.execute("SELECT COUNT(*) FROM jobs")
+        yield
+
+
+def run(quick: bool) -> Result:
+    """Measure all three."""
+    jobs = 2_000 if quick else 30_000
+    sides = {
+        "undisturbed": cpu.side(postgres.celeriac, jobs),
+        "five connections end each second": cpu.side(partial(postgres.celeriac, ending), jobs),
+        "an idle writer and four old readers": cpu.side(partial(postgres.celeriac, holding), jobs),
+    }
+    return Result("strain", TITLE, MEASURES, alternate(sides, 2 if quick else 3), [f"{jobs:,} jobs in each round."])
