@@ -12,6 +12,8 @@ from functools import lru_cache
 _shift = 0  # microseconds
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+# Nobody waits longer for a job, and no time limit is longer.
+FAR = timedelta(days=36525)
 
 monotonic = time.monotonic
 

@@ -5,6 +5,7 @@ JSON documents kept as text. Rows of the ledger become these; the API renders th
 Next: ledger/moves/submit.py, where a Submission becomes a Job.
 """
 
+import json
 import os
 import time
 from collections.abc import Mapping
@@ -13,11 +14,13 @@ from enum import StrEnum
 from typing import Any, TypeVar, dataclass_transform
 
 from celeriac.previews import PREVIEW_BYTES as PREVIEW_BYTES
+from celeriac.previews import is_name as is_name
 from celeriac.previews import preview as preview
 from celeriac.previews import storable as storable
 from celeriac.states import State
 
 Kept = TypeVar("Kept")
+ID_LENGTH = 255  # the most that an id, and the name of a task, may have
 
 
 class Kind(StrEnum):
@@ -79,6 +82,12 @@ class Message:
     headers: str
     properties: str
     body: str
+
+
+def parts_of(body: str) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
+    """Return arguments, keywords and canvas of a message's body, as Celery reads it: NaN, and numbers of any length."""
+    arguments, keywords, canvas = json.loads(body)
+    return arguments, keywords, canvas or {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,11 @@ def storable(text: str, limit: int = 1_000_000) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def is_name(text: object, limit: int) -> bool:
+    """Say whether a value is a text of 1 to `limit` characters that every database takes."""
+    return isinstance(text, str) and text != "" and storable(text, limit) == text
+
+
 def preview(value: Any) -> str:
     """Return a value as JSON of at most PREVIEW_BYTES, long parts cut and marked with an ellipsis."""
     text = msgspec.json.encode(_shorten(value, 4)).decode()

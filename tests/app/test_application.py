@@ -21,6 +21,19 @@ def test_a_task_with_a_priority_no_job_can_have_is_refused_where_it_is_made(prio
             pass
 
 
+@pytest.mark.parametrize("name", ["time_limit", "soft_time_limit"])
+@pytest.mark.parametrize("limit", ["5", -1, True, float("nan"), float("inf"), 1e12, [5]])
+def test_a_task_with_a_time_limit_that_is_none_is_refused_where_it_is_made(name, limit):
+    app = Celeriac("limits")
+
+    @app.task(**{name: limit})
+    def late():
+        pass
+
+    with pytest.raises(CannotStart, match=f"has the {name} .* number of seconds"):
+        app.finalize()
+
+
 @pytest.mark.parametrize("priority", [None, 0, 9])
 def test_a_task_may_have_a_priority_that_a_job_can_have(priority):
     app = Celeriac("priorities")

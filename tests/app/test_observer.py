@@ -57,6 +57,26 @@ def test_what_was_seen_meanwhile_is_written_when_the_ledger_comes(app, blank_sql
     ledger.close()
 
 
+class Unsaid:
+    def __repr__(self) -> str:
+        return "\ud800"
+
+
+@pytest.mark.parametrize("value", ["\ud800", {"deep": ["a\udfff"]}, float("nan"), 10**30, "a\0b"])
+def test_arguments_that_are_no_text_are_shown_as_well_as_can_be(app, blank_sqlite, tmp_path, value):
+    id = send(app, value, 2)
+    ledger = come(blank_sqlite, tmp_path)
+    app.observer.stop()
+
+    assert read.job(ledger, SYSTEM, id).task == "add"
+    ledger.close()
+
+
+@pytest.mark.parametrize("value", [Unsaid(), {"\ud800": 1}, [Unsaid(), "\ud800"]])
+def test_what_is_no_json_is_shown_as_text_that_is_some(value):
+    observer.json_text(value).encode()
+
+
 def test_too_many_sightings_are_dropped_and_counted(app, monkeypatch, caplog):
     monkeypatch.setattr(observer, "MOST", 3)
     for _ in range(7):

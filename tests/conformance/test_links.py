@@ -12,6 +12,7 @@ from celeriac.ledger.sql import as_json
 from celeriac.states import State
 from conformance.moves import (
     accept,
+    begin,
     counted,
     end,
     failure,
@@ -43,6 +44,33 @@ def test_a_failure_gives_up_every_link_behind_it(ledger: Ledger):
     assert [state_of(ledger, id) for id in ("second", "third")] == [State.FAILED] * 2
     assert look(ledger, "third").failure.code == "upstream-failed"
     assert kinds(ledger, "third") == ["submitted", "failed"]
+    counted(ledger)
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "12345678901234567890123", r'"\ud800"'])
+@pytest.mark.parametrize("how", ["failure", "cancel", "expiry", "loss"])
+def test_what_only_pythons_json_knows_ends_as_everything_else(ledger: Ledger, value: str, how: str):
+    """`.delay()` takes it, and stores what Python's json makes of it."""
+    after = [{**link("second"), "args": "VALUE"}]
+    body = as_json([["VALUE"], {}, {"chain": after, "errbacks": [link("told")]}]).replace('"VALUE"', value)
+    submit_all(
+        ledger, submission(id="first", message=Message("{}", "{}", body), expires_at=1 if how == "expiry" else None)
+    )
+    ledger.max_deaths = 1
+
+    if how == "failure":
+        end(ledger, failure(take_one(ledger)))
+    elif how == "cancel":
+        ledger.do(cancel, Asked(SYSTEM, "first"))
+    elif how == "expiry":
+        with ledger.transaction() as tx:
+            upkeep.expire(tx)
+    else:
+        begin(ledger, take_one(ledger, worker="gone"))
+        with ledger.transaction() as tx:
+            upkeep.rescue(tx)
+
+    assert {state_of(ledger, id) for id in ("first", "second")} <= {State.FAILED, State.CANCELLED}
     counted(ledger)
 
 

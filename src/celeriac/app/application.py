@@ -21,7 +21,7 @@ import kombu.transport
 from celeriac.access import SYSTEM
 from celeriac.app import errbacks
 from celeriac.app.coroutines import awaited
-from celeriac.app.sender import LedgerAMQP, capture, capturing
+from celeriac.app.sender import LedgerAMQP, capture, capturing, is_limit
 from celeriac.errors import CannotStart
 from celeriac.instance import connect
 from celeriac.jobs import Job
@@ -126,14 +126,14 @@ class Owned(Connected):
         if callable(options.get("cost")):
             options["cost"] = staticmethod(options["cost"])
         task = super()._task_from_fun(awaited(fun), *args, **options)  # type: ignore[misc]
-        check_priority(task.priority, task.name)
+        check_task(task)
         return task
 
     def register_task(self, task: Any, **options: Any) -> Any:
         """Register a task made by a class."""
         if inspect.iscoroutinefunction(task.run):
             task.run = awaited(task.run)
-        check_priority(task.priority, task.name)
+        check_task(task)
         return super().register_task(task, **options)  # type: ignore[misc]
 
     def job(self, id: str) -> Job:
@@ -145,6 +145,15 @@ def check_priority(priority: Any, task: str = "A task") -> None:
     """Refuse a priority of a task's own that no job can have. Raises CannotStart."""
     if priority is not None and not (type(priority) is int and 0 <= priority <= 9):
         raise CannotStart(f"{task} has the priority {priority!r}. It is a whole number from 0 to 9, higher first.")
+
+
+def check_task(task: Any) -> None:
+    """Refuse a priority or a time limit of a task's own that no job can have. Raises CannotStart."""
+    check_priority(task.priority, task.name)
+    for name in ("time_limit", "soft_time_limit"):
+        limit = getattr(task, name, None)
+        if not is_limit(limit):
+            raise CannotStart(f"{task.name} has the {name} {limit!r}. It is a number of seconds, at most 100 years.")
 
 
 def take_over(app: Any) -> None:
@@ -243,4 +252,4 @@ def _import_trouble(module_name: str, error: BaseException) -> str:
     return f"The app {module_name} cannot be imported: {kind}{error}{place}"
 
 
-__all__ = ["Celeriac", "Connected", "LedgerAMQP", "Owned", "check_priority", "load_app", "take_over"]
+__all__ = ["Celeriac", "Connected", "LedgerAMQP", "Owned", "check_task", "load_app", "take_over"]

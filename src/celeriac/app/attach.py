@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import celery
 from kombu.utils.imports import symbol_by_name
 
-from celeriac.app.application import OWN, Celeriac, Connected, Owned, Task, check_priority, take_over
+from celeriac.app.application import OWN, Celeriac, Connected, Owned, Task, check_task, take_over
 from celeriac.app.observer import ObservedAMQP, Observer
 from celeriac.app.sender import LedgerAMQP
 from celeriac.errors import CannotStart
@@ -94,8 +94,8 @@ def _check(app: Any, mode: str, expose: Sequence[str]) -> None:
 
 def _begin(app: Any, mode: str) -> None:
     if mode == OWNED:
-        for name, task in app._tasks.items():
-            check_priority(task.priority, name)
+        for task in app._tasks.values():
+            check_task(task)
     kind, amqp = (OwnedApp, LedgerAMQP) if mode == OWNED else (ObservedApp, ObservedAMQP)
     app.plain = type(app), {"amqp": app.amqp_cls, "task_cls": app.task_cls}
     app.__class__ = type(type(app).__name__, (kind, type(app)), {"__module__": type(app).__module__})

@@ -10,6 +10,7 @@ import msgspec
 from celery.app.task import Context
 
 from celeriac.access import SYSTEM
+from celeriac.jobs import parts_of
 from celeriac.ledger import read
 
 NAME = "celery.errbacks"
@@ -21,11 +22,11 @@ def call_errbacks(self: Any, id: str) -> None:
     job = read.job(app.ledger, SYSTEM, id)
     if job.message is None:
         return
-    arguments, keywords, embed = msgspec.json.decode(job.message.body)
+    arguments, keywords, canvas = parts_of(job.message.body)
     meta = app.backend.get_task_meta(id)
     request = Context(
         {**msgspec.json.decode(job.message.headers), "args": arguments, "kwargs": keywords, "delivery_info": {}},
-        errbacks=embed.get("errbacks") or [],
+        errbacks=canvas.get("errbacks") or [],
     )
     app.backend._call_task_errbacks(request, meta["result"], meta["traceback"])
 

@@ -204,7 +204,7 @@ HEADERS = ("id", "task", "retries", "eta", "expires", "group", "root_id", "paren
 def json_text(value: Any) -> str:
     """Return any value as JSON text; what has no JSON is shown by its repr."""
     try:
-        return storable(kombu.utils.json.dumps(value), 1 << 40)
+        return storable(kombu.utils.json.dumps(value, ensure_ascii=False), 1 << 40)
     except Exception:
         return json.dumps(_plain(value, 6))
 
@@ -214,7 +214,9 @@ def _plain(value: Any, depth: int) -> Any:
         return {str(name): _plain(item, depth - 1) for name, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)) and depth:
         return [_plain(item, depth - 1) for item in value]
-    if value is None or isinstance(value, (str, int, float, bool)):
+    if isinstance(value, str):
+        return storable(value)
+    if value is None or isinstance(value, (int, float, bool)):
         return value
     try:
         return storable(repr(value), 2000)

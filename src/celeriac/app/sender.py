@@ -25,9 +25,11 @@ from celeriac.app import costs
 from celeriac.app.redaction import REDACTED
 from celeriac.app.signature import redaction_of, signature_of
 from celeriac.errors import CeleriacError, Unroutable
-from celeriac.jobs import Chord, Message, Submission, preview
+from celeriac.jobs import ID_LENGTH, Chord, Message, Submission, is_name, preview
 from celeriac.ledger import submit
 from celeriac.ledger.sql import as_json
+
+_NAMES = ("id", "task", "root_id", "parent_id", "group")
 
 
 class Capture:
@@ -159,13 +161,20 @@ def _matches(queue: Queue, key: str) -> bool:
 
 def submission_of(app: Any, headers: dict[str, Any], properties: dict[str, Any], body: Any, queue: str) -> Submission:
     """Make a submission of what Celery would send. Raises ValueError and what a task's own code raises."""
+    try:
+        return _submission_of(app, headers, properties, body, queue)
+    except UnicodeEncodeError:
+        raise ValueError("An argument or a header has a lone surrogate in it, which is no text.") from None
+
+
+def _submission_of(app: Any, headers: dict[str, Any], properties: dict[str, Any], body: Any, queue: str) -> Submission:
     content_type, _, data = dumps(body, serializer="json")
     if content_type != "application/json":
         raise CeleriacError("Only JSON messages can be kept in the ledger.")
     arguments, keywords, embed = body
     _check_place(queue, properties.get("priority"))
+    _check_headers(headers)
     task = app.tasks.get(headers["task"])
-    eta, expires = headers.get("eta"), headers.get("expires")
     chord = embed.get("chord")
     text = _text(data)
     shown, secret = shown_arguments(task, app.settings.redact, arguments, keywords, text)
@@ -181,8 +190,8 @@ def submission_of(app: Any, headers: dict[str, Any], properties: dict[str, Any],
         args=preview(shown),
         priority=int(properties.get("priority") or 0),
         cost=costs.as_column(costs.cost_of(task, arguments, keywords)),
-        run_at=clock.parsed(eta),
-        expires_at=clock.parsed(expires),
+        run_at=_time(headers, "eta"),
+        expires_at=_time(headers, "expires"),
         max_attempts=getattr(task, "max_attempts", None),
         rerun=app.reruns(task),
         parent=headers.get("parent_id"),
@@ -195,12 +204,35 @@ def submission_of(app: Any, headers: dict[str, Any], properties: dict[str, Any],
 
 def _check_place(queue: str, priority: Any) -> None:
     """Refuse what HTTP refuses, too. Raises ValueError."""
-    if not 1 <= len(queue) <= 200 or "\0" in queue:
+    if not is_name(queue, 200):
         raise ValueError(
             f"The name of a queue has 1 to 200 characters and no NUL, unlike {queue[:40]!r} with {len(queue)}."
         )
-    if priority is not None and not (isinstance(priority, int) and 0 <= priority <= 9):
+    if priority is not None and not (type(priority) is int and 0 <= priority <= 9):
         raise ValueError(f"A priority is a whole number from 0 to 9, higher first, not {priority!r}.")
+
+
+def _check_headers(headers: dict[str, Any]) -> None:
+    """Refuse what no database takes, and what no worker survives. Raises ValueError."""
+    for name in _NAMES:
+        if (text := headers.get(name)) is not None and not is_name(text, ID_LENGTH):
+            raise ValueError(f"{name!r} is a text of 1 to {ID_LENGTH} characters without NUL, not {text!r:.60}.")
+    for name, limit in zip(("time_limit", "soft_time_limit"), headers.get("timelimit") or (), strict=False):
+        if not is_limit(limit):
+            raise ValueError(f"{name} is a number of seconds, at most 100 years, not {limit!r:.60}.")
+
+
+def is_limit(limit: object) -> bool:
+    """Say whether a job may have this time limit."""
+    number = isinstance(limit, int | float) and not isinstance(limit, bool)
+    return limit is None or (number and 0 <= limit <= clock.FAR.total_seconds())
+
+
+def _time(headers: dict[str, Any], name: str) -> int | None:
+    at = clock.parsed(headers.get(name))
+    if at is not None and at > clock.micros() + clock.FAR // clock.MICROSECOND:
+        raise ValueError(f"{name} is more than 100 years ahead.")
+    return at
 
 
 def shown_arguments(

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from celeriac import clock
-from celeriac.previews import storable
+from celeriac.jobs import ID_LENGTH
+from celeriac.previews import is_name, storable
 
 _HINT = b'{"celeriac":"hint"'
-ID_LENGTH = 255
 # What of a message's properties goes with its job.
 _KEPT = ("correlation_id", "reply_to", "priority")
 
@@ -94,8 +94,7 @@ def _stranger(letter: Letter) -> Stranger:
             raise Unreadable("It is of Celery's message protocol 1. Send it with task_protocol = 2.")
         raise Unreadable("It is no Celery task message: the header 'task' is missing.")
     for name in ("id", "task"):
-        text = headers.get(name)
-        if not isinstance(text, str) or not text or storable(text, ID_LENGTH) != text:
+        if not is_name(headers.get(name), ID_LENGTH):
             raise Unreadable(f"Its header {name!r} is not a text of 1 to {ID_LENGTH} characters.")
     if not (
         isinstance(body, list) and [type(part) for part in body[:2]] == [list, dict] and len(body) == 3

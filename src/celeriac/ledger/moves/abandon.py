@@ -5,14 +5,13 @@ is, so that whoever waits for the last one is told. Nothing of the app's code is
 it holds for a cancel, an expiry and a rescue as well. `revive.py` takes it back.
 """
 
+import json
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import msgspec
-
-from celeriac.jobs import ErrorCode, Failure, Message, Submission
+from celeriac.jobs import ErrorCode, Failure, Message, Submission, parts_of
 from celeriac.ledger.sql import Sql, as_json
 from celeriac.ledger.store import Transaction
 from celeriac.states import State
@@ -75,8 +74,8 @@ def links(body: str) -> Iterator[dict[str, Any]]:
 
     A chord stands for its body, a group or a chain for its members: those have ids to wait for.
     """
-    embed = msgspec.json.decode(body)[2]
-    waiting = deque(reversed(embed.get("chain") or []))
+    _, _, canvas = parts_of(body)
+    waiting = deque(reversed(canvas.get("chain") or []))
     while waiting:
         signature = waiting.popleft()
         kind, keywords = signature.get("subtask_type"), signature.get("kwargs") or {}
@@ -98,7 +97,7 @@ def _given_up(link: dict[str, Any], job: GivenUp) -> Submission:
     # No preview of arguments: what of them is secret only the app knows (app/redaction.py).
     return Submission(
         id=id, task=task, queue=options.get("queue") or job.queue, owner=job.owner,
-        message=Message(as_json(headers), "{}", as_json([link.get("args") or [], keywords, {}])),
+        message=Message(as_json(headers), "{}", json.dumps([link.get("args") or [], keywords, {}])),
         parent=job.id, root=job.root, group=group, group_index=options.get("group_index"),
         chord=group if options.get("chord") else None, ends_as=job.state, existing_ok=True,
         failure=Failure(ErrorCode.UPSTREAM, failure.type if failure else "Upstream", why,

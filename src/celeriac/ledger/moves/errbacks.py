@@ -6,9 +6,7 @@ transaction submits `celery.errbacks` (app/errbacks.py), a job that calls the ca
 
 from collections.abc import Iterable, Mapping
 
-import msgspec
-
-from celeriac.jobs import ErrorCode, Failure, Message, Submission, new_id
+from celeriac.jobs import ErrorCode, Failure, Message, Submission, new_id, parts_of
 from celeriac.ledger.moves.submit import submit
 from celeriac.ledger.sql import Sql, as_json
 from celeriac.ledger.store import Transaction
@@ -41,7 +39,8 @@ def _submit(tx: Transaction, calls: list[Submission]) -> None:
 
 
 def _has_errbacks(body: str) -> bool:
-    return bool(msgspec.json.decode(body)[2].get("errbacks"))
+    _, _, canvas = parts_of(body)
+    return bool(canvas.get("errbacks"))
 
 
 def _call(job: str, queue: str, owner: str, root: str | None) -> Submission:

@@ -17,9 +17,9 @@ from celeriac.app import JobRequest, Tasks
 from celeriac.app.signature import unkept
 from celeriac.errors import CeleriacError, Fault, InvalidArguments, InvalidRequest, TaskNotAllowed, UnknownTask
 from celeriac.jobs import Submission, Unique
-from celeriac.web.api.moments import FAR, future
+from celeriac.web.api.moments import future
 
-_FAR_SECONDS = int(FAR.total_seconds())
+_FAR_SECONDS = int(clock.FAR.total_seconds())
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
 
 
