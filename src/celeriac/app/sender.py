@@ -224,8 +224,9 @@ def _check_headers(headers: dict[str, Any]) -> None:
 
 def is_limit(limit: object) -> bool:
     """Say whether a job may have this time limit."""
-    number = isinstance(limit, int | float) and not isinstance(limit, bool)
-    return limit is None or (number and 0 <= limit <= clock.FAR.total_seconds())
+    if isinstance(limit, int | float) and not isinstance(limit, bool):
+        return 0 <= limit <= clock.FAR.total_seconds()
+    return limit is None
 
 
 def _time(headers: dict[str, Any], name: str) -> int | None:

@@ -8,12 +8,9 @@ many jobs share a commit. Stopping gives back what has not started. Next: reques
 
 import logging
 import os
-import shutil
 import socket
-import tempfile
 from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celeriac import __version__, clock
@@ -28,6 +25,7 @@ from celeriac.worker.history import Frame, History
 from celeriac.worker.inbox import Inbox
 from celeriac.worker.lease import Lease
 from celeriac.worker.pace import Pace
+from celeriac.worker.slots import Slots
 from celeriac.worker.watch import Watch
 
 if TYPE_CHECKING:
@@ -49,7 +47,8 @@ class Node:
         self.ledger = ledger
         self.settings = settings
         self.name: str = worker.hostname
-        self.slots = Path(tempfile.mkdtemp(prefix="celeriac-"))
+        self._slots = Slots()
+        self.slots = self._slots.folder
         self.held: dict[int, Claimed] = {}  # by job key
         self.running: dict[int, LedgerRequest] = {}  # those of them that Celery has taken over
         self.cancelled: frozenset[tuple[int, int]] = frozenset()  # (key, attempt) that somebody asked to cancel
@@ -361,7 +360,7 @@ class Node:
         # By the group's thread: a cold shutdown comes as a signal, maybe in the midst of a transaction of this one.
         self.group.add(nodes.stop, self.id, _left)
         self.group.stop(timeout)
-        shutil.rmtree(self.slots, ignore_errors=True)
+        self._slots.close()
 
 
 def _ignore(_: Any) -> None:
