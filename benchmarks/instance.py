@@ -24,6 +24,7 @@ class Instance:
     def __init__(self, home: Path, processes: list[Process], **environment: str) -> None:
         self.home = home
         self.port = free_port()
+        self.app = APP
         self.token = ""
         self.processes = processes
         self.environment = {"CELERIAC_HOME": str(home), "CELERIAC_PORT": str(self.port), **environment}
@@ -57,13 +58,13 @@ class Instance:
 
     def web(self) -> Process:
         """Start a web process and wait until it answers."""
-        process = self.start("web", "web", APP)
+        process = self.start("web", "web", self.app)
         until(lambda: self.answers(process), "the web process")
         return process
 
     def worker(self, queue: str = "small", concurrency: int = 2) -> Process:
         """Start a worker node."""
-        return self.start(f"worker-{queue}", "worker", APP, "-Q", queue, "-c", str(concurrency), "-n", queue)
+        return self.start(f"worker-{queue}", "worker", self.app, "-Q", queue, "-c", str(concurrency), "-n", queue)
 
     def client(self) -> Client:
         """Return a client with the instance's token."""

@@ -98,24 +98,28 @@ def server() -> Iterator[tuple[Postgres, Process]]:
         yield made, process
 
 
-def _nothing(_: Postgres) -> AbstractContextManager[object]:
+Meanwhile = Callable[[instance.Instance, Postgres], AbstractContextManager[object]]
+
+
+def _nothing(*_: object) -> AbstractContextManager[object]:
     return contextlib.nullcontext()
 
 
 @contextlib.contextmanager
-def celeriac(meanwhile: Callable[[Postgres], AbstractContextManager[object]] = _nothing) -> Iterator[Engine]:
+def celeriac(meanwhile: Meanwhile = _nothing, app: str = instance.APP) -> Iterator[Engine]:
     """Give a worker node of Celeriac whose ledger and queue are in Postgres, and what happens there while it drains."""
     with (
         server() as (postgres, process),
         instance.instance(CELERIAC_DATABASE_URL=postgres.url, CELERIAC_LOG_LEVEL="WARNING") as ours,
         contextlib.ExitStack() as stack,
     ):
+        ours.app = app
         web, worker = ours.web(), ours.worker()
         post = request("POST", instance.JOBS, BODY, ours.token)
 
         def filled() -> None:
             ours.stop(web)
-            stack.enter_context(meanwhile(postgres))
+            stack.enter_context(meanwhile(ours, postgres))
 
         yield Engine(
             worker, Servers(postgres, process), lambda jobs: drive(ours.port, [post], 16, most=jobs).expect(202),

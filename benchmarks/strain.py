@@ -1,6 +1,6 @@
 """Strain: how much slower a drain is while somebody troubles its Postgres.
 
-Nothing of this may stop a worker: that is tested. Here is what it costs (cases F15 and F18 of docs/guarantees.md).
+Nothing of this may stop a worker: that is tested. Here is what it costs (cases F07, F15 and F18 of docs/guarantees.md).
 """
 
 import contextlib
@@ -11,9 +11,16 @@ from functools import partial
 import psycopg
 
 from benchmarks import cpu, postgres
+from benchmarks.instance import Instance
+from benchmarks.processes import until
 from benchmarks.rounds import Measure, Result, alternate
+from celeriac.app import Tasks, load_app
+from celeriac.app.tasks import JobRequest
+from celeriac.ledger import Ledger, submit
 
-TITLE = "a drain of no-op jobs by one worker, two at a time, while Postgres is troubled"
+TITLE = "a drain of no-op jobs by one worker, two at a time, while it or its Postgres is troubled"
+POISON = "benchmarks.apps.poison:app"
+POISONOUS = 10
 MEASURES = [
     Measure("rate", "drained", "jobs per s", more=True, goal="0.5 while connections end, 0.7 beside old snapshots"),
     Measure("cpu", "CPU, worker and server", "µs per job"),
@@ -25,7 +32,7 @@ _END_ONE = (
 
 
 @contextlib.contextmanager
-def ending(database: postgres.Postgres) -> Iterator[None]:
+def ending(_: Instance, database: postgres.Postgres) -> Iterator[None]:
     """End five connections a second, whichever."""
     over = threading.Event()
 
@@ -44,7 +51,7 @@ def ending(database: postgres.Postgres) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def holding(database: postgres.Postgres) -> Iterator[None]:
+def holding(_: Instance, database: postgres.Postgres) -> Iterator[None]:
     """Hold old snapshots: a transaction that has written and is idle, and four readers; no row can be vacuumed away."""
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(psycopg.connect(database.url)) for _ in range(5)]
@@ -55,12 +62,26 @@ def holding(database: postgres.Postgres) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def poisoning(ours: Instance, database: postgres.Postgres) -> Iterator[None]:
+    """Let ten jobs be claimed first that each end their processes until they are quarantined."""
+    ours.start("keeper", "keeper")  # makes them due again after their pauses
+    tasks = Tasks(load_app(POISON))
+    with contextlib.closing(Ledger(database.url)) as ledger:
+        for _ in range(POISONOUS):
+            ledger.do(submit, tasks.submission(JobRequest("poison", b"{}", "small", 9), "benchmark"))
+    yield
+    ask = "SELECT COUNT(*) FROM jobs WHERE error_code = 'quarantined'"
+    until(lambda: database.ask(ask) == POISONOUS, "their quarantine")
+
+
 def run(quick: bool) -> Result:
-    """Measure all three."""
+    """Measure all four."""
     jobs = 2_000 if quick else 30_000
     sides = {
         "undisturbed": cpu.side(postgres.celeriac, jobs),
         "five connections end each second": cpu.side(partial(postgres.celeriac, ending), jobs),
+        "ten jobs that end their processes": cpu.side(partial(postgres.celeriac, poisoning, POISON), jobs),
         "an idle writer and four old readers": cpu.side(partial(postgres.celeriac, holding), jobs),
     }
     return Result("strain", TITLE, MEASURES, alternate(sides, 2 if quick else 3), [f"{jobs:,} jobs in each round."])

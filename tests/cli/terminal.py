@@ -5,6 +5,7 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -41,17 +42,52 @@ def environment(**variables: str) -> dict[str, str]:
     return {**clean, **variables}
 
 
-class Terminal:
-    """One running command. It leads a process group, as a shell's foreground job does."""
+class Screen:
+    """What a command sees as a terminal; keeps what is written there. It is read all the time, so nobody waits."""
 
-    def __init__(self, folder: Path, *words: str, before: tuple[str, ...] = CELERIAC, **variables: str) -> None:
+    def __init__(self) -> None:
+        self._ours, self.theirs = pty.openpty()
+        self._shown = bytearray()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        try:
+            while more := os.read(self._ours, 65536):
+                self._shown.extend(more)
+        except OSError:  # so Linux tells that nobody writes to it any more
+            pass
+        os.close(self._ours)
+
+    @property
+    def text(self) -> str:
+        """Everything so far, without colours and moves of the cursor."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._shown.decode(errors="replace"))
+
+    def end(self) -> None:
+        """Waits until everything is read; whoever writes to it has ended."""
+        self._reader.join(DEADLINE_SECONDS)
+
+
+class Terminal:
+    """One running command. It leads a process group, as a shell's foreground job does.
+
+    Its output goes to files; with `screen` what is for people goes to a terminal, on which bars are drawn.
+    """
+
+    def __init__(
+        self, folder: Path, *words: str, before: tuple[str, ...] = CELERIAC, screen: bool = False, **variables: str
+    ) -> None:
         self.folder = folder
         self._out, self._err = folder / f"{id(self)}.out", folder / f"{id(self)}.err"
+        self._screen = Screen() if screen else None
         with self._out.open("w") as out, self._err.open("w") as err:
             self._popen = subprocess.Popen(
                 (*before, *words), cwd=folder, env=environment(**variables), stdin=subprocess.DEVNULL, stdout=out,
-                stderr=err, start_new_session=True,
+                stderr=self._screen.theirs if self._screen else err, start_new_session=True,
             )  # fmt: skip
+        if self._screen:
+            os.close(self._screen.theirs)
         self._seen: set[psutil.Process] = set()
 
     @property
@@ -64,7 +100,7 @@ class Terminal:
 
     @property
     def err(self) -> str:
-        return self._err.read_text()
+        return self._screen.text if self._screen else self._err.read_text()
 
     @property
     def all(self) -> str:
@@ -116,6 +152,8 @@ class Terminal:
         """Waits until it has ended and nothing of it is left; the exit code."""
         until(lambda: self._popen.poll() is not None, "the end of the command")
         until(lambda: not any(alive(process) for process in self._seen), "the end of all processes below it")
+        if self._screen:
+            self._screen.end()
         return self._popen.returncode
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import pty
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -138,6 +139,30 @@ def test_a_waiting_job_is_cancelled_and_retried(celeriac):
     assert celeriac("watch", id).returncode == 1
     assert celeriac("jobs", "retry", id).returncode == 0
     assert celeriac("watch", id).stdout == "late\n"
+
+
+def chained(served: Path, links: int) -> str:
+    """The id of a job that waits, with so many behind it in its chain."""
+    program = (
+        "from celery import chain\n"
+        "from celeriac.demo.tasks import echo\n"
+        f"last = chain(echo.si(0).set(countdown=3600), *[echo.si(1)] * {links}).apply_async()\n"
+        "while last.parent: last = last.parent\n"
+        "print(last.id)\n"
+    )
+    command = (sys.executable, "-P", "-c", program)
+    done = subprocess.run(command, cwd=served, env=environment(), capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(("number", "rest"), [(1, "so is 1 job"), (3, "so are 3 jobs")])
+def test_a_cancel_tells_what_becomes_of_the_rest_of_a_chain(celeriac, served: Path, number: int, rest: str):
+    id = chained(served, number)
+    assert celeriac("jobs", "cancel", id).stdout == f"{id} is cancelled, and {rest} behind it.\n"
+
+    [job] = json_of(celeriac("jobs", "cancel", chained(served, number), "--json").stdout)
+    assert (job["also_count"], len(job["also"])) == (number, number)
+    assert json_of(celeriac("jobs", "show", str(job["also"][-1]), "--json").stdout)[0]["state"] == "cancelled"
 
 
 def test_a_move_that_is_refused_does_not_stop_the_others(celeriac):
@@ -490,6 +515,13 @@ def test_a_queue_that_nobody_hears_is_told(celeriac):
     id = submitted(celeriac, "echo", "value=1", "--queue", "nowhere")
 
     assert "No worker listens to nowhere." in celeriac("queues").stderr
+    celeriac("jobs", "cancel", id)
+
+
+def test_a_queue_whose_name_looks_like_markup_is_told_as_it_is(celeriac):
+    id = submitted(celeriac, "echo", "value=1", "--queue", "a[/b]")
+
+    assert "No worker listens to a[/b]." in celeriac("queues").stderr
     celeriac("jobs", "cancel", id)
 
 

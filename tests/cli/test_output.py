@@ -62,5 +62,13 @@ def test_no_color_means_nothing_but_text(monkeypatch: pytest.MonkeyPatch):
     assert plain == ["text\n"]
 
 
+@pytest.mark.parametrize("make", [output.console, output.notes])
+@pytest.mark.parametrize("text", ["copied to /tmp/a[/b]/c", "queue [red]", ":warning:"])
+def test_text_is_written_as_it_is(make, text: str, capsys):
+    make().print(text, style="yellow")
+
+    assert "".join(capsys.readouterr()) == f"{text}\n"
+
+
 def test_numbers_have_their_nouns():
     assert [count(number, "job") for number in (0, 1, 2000)] == ["0 jobs", "1 job", "2,000 jobs"]

@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC, datetime
 
 import pytest
 
@@ -21,6 +22,15 @@ def test_a_token_is_shown_once_alone_on_stdout(celeriac, ledger):
 
     assert keys.principal_of(ledger, secret).owner == "ada"
     assert secret not in celeriac("token", "list").output
+
+
+def test_a_token_as_json_is_as_in_the_list_with_its_secret(celeriac, ledger):
+    result = celeriac("token", "create", "ci", "--owner", "ada", "--task", "mail.*", "--expires", "2d", "--json")
+    token = json.loads(result.stdout)
+
+    assert keys.principal_of(ledger, token.pop("secret")).owner == "ada"
+    assert token == json.loads(celeriac("token", "list", "--json").stdout)
+    assert result.stderr == ""
 
 
 def test_tokens_are_listed_with_what_became_of_them(celeriac, ledger):
@@ -134,6 +144,17 @@ def test_login_prints_a_link_whose_ticket_works_once(celeriac, ledger):
 
     assert keys.use_ticket(ledger, ticket) == ("local", "admin")
     assert keys.use_ticket(ledger, ticket) is None
+
+
+def test_login_as_json_says_for_whom_and_until_when(celeriac, ledger):
+    result = celeriac("token", "login", "--owner", "ada", "--json")
+    login = json.loads(result.stdout)
+    ticket = login["url"].removeprefix("http://127.0.0.1:8787/login?ticket=")
+
+    assert keys.use_ticket(ledger, ticket) == ("ada", "admin")
+    assert login["owner"] == "ada"
+    assert 590 < (datetime.fromisoformat(login["expires_at"]) - datetime.now(UTC)).total_seconds() <= 600
+    assert result.stderr == ""
 
 
 def test_without_a_database_there_is_a_sentence_and_nothing_is_made(celeriac, folder):

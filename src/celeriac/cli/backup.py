@@ -48,7 +48,7 @@ def command(path: str | None, home: Path | None, as_json: bool) -> None:
         return
     numbers = [count(number, name.removesuffix("s")) for name, number in held.items() if isinstance(number, int)]
     click.echo(f"{place} holds {', '.join(numbers) or 'the database'}; {size / (1 << 20):.1f} MiB, read through.")
-    notes().print(f"To restore, stop everything and type: {_restore(place, file)}", markup=False)
+    notes().print(f"To restore, stop everything and type: {_restore(place, file)}")
     suggest("celeriac check")
 
 

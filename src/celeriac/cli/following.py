@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from celeriac.cli.output import STATE_STYLES, console, local, notes, print_json, shown, suggest
@@ -64,7 +64,7 @@ def finish(job: dict[str, Any], as_json: bool) -> int:
     if as_json:
         print_json(job)
     elif succeeded:
-        console().print(shown(job["result"]), markup=False, soft_wrap=True)
+        console().print(shown(job["result"]), soft_wrap=True)
         suggest(f"celeriac jobs show {job['id']}")
     else:
         _explain(job)
@@ -99,16 +99,29 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 200 else text[:199] + "…"
 
 
+class NameColumn(TextColumn):
+    """What a bar stands for, and behind it the state of the job, if it is one."""
+
+    def __init__(self) -> None:
+        super().__init__("{task.description}", markup=False)
+
+    def render(self, task: Task) -> Text:
+        """Return the name as it is, with the state in its colour."""
+        line = super().render(task)
+        state = task.fields.get("state")
+        return line.append(f" {state}", style=STATE_STYLES.get(state, "default")) if state else line
+
+
 def bars() -> Progress:
     """Return the display of bars, on stderr; nothing is drawn without a terminal."""
     out = notes()
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        NameColumn(),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=out,
         transient=True,
         disable=not out.is_terminal,
@@ -118,10 +131,8 @@ def bars() -> Progress:
 def update(bar: Progress, task: Any, job: dict[str, Any]) -> None:
     """Draw the progress of a job."""
     progress = job.get("progress") or {}
-    style = STATE_STYLES.get(job["state"], "default")
-    description = f"{job['task']} [{style}]{job['state']}[/]"
     bar.update(
-        task, description=description, total=progress.get("total"), completed=progress.get("value") or 0,
+        task, state=job["state"], total=progress.get("total"), completed=progress.get("value") or 0,
         note=progress.get("note") or "",
     )  # fmt: skip
 

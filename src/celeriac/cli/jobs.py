@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from celeriac.cli.options import Server, filter_options, json_option, server_options
-from celeriac.cli.output import STATE_STYLES, Column, console, local, notes, print_json, shown, suggest, table
+from celeriac.cli.output import STATE_STYLES, Column, console, count, local, notes, print_json, shown, suggest, table
 from celeriac.cli.trouble import FAILED, tell
 from celeriac.errors import CeleriacError
 from celeriac.states import State
@@ -97,6 +97,8 @@ def events(server: Server, id: str, after: int, as_json: bool) -> None:
 def cancel(ctx: click.Context, /, server: Server, ids: tuple[str, ...], as_json: bool, **which: Any) -> None:
     """Cancel jobs, by ID or all that match a filter; a running one is told to stop, and killed if it does not.
 
+    What waits for a job in its chain or chord is given up with it, and its number told.
+
     With a filter it asks first, and concerns the jobs that are there now and have not ended.
 
     \b
@@ -160,7 +162,7 @@ def _each(move: Callable[[str], Any], ids: tuple[str, ...], as_json: bool) -> in
             tell(error)
             code = FAILED
             continue
-        print_json(job) if as_json else click.echo(f"{id} is {_now(job)}.")
+        print_json(job) if as_json else click.echo(f"{id} is {_now(job)}{_rest(job)}.")
     if not as_json:
         suggest(f"celeriac watch {last}" if not code else "celeriac jobs")
     return code
@@ -171,6 +173,12 @@ def _now(job: dict[str, Any]) -> str:
         return str(job["state"])
     slow = ": its worker's pool cannot end it from outside, so it stops where it next reports progress"
     return f"running, and told to stop{slow if job.get('cooperative') else ''}"
+
+
+def _rest(job: dict[str, Any]) -> str:
+    """Return what a cancel did to the rest of a chain or chord; of a running job that is known when it has stopped."""
+    number = job.get("also_count", 0)
+    return f", and so {'is' if number == 1 else 'are'} {count(number, 'job')} behind it" if number else ""
 
 
 def _show(rows: list[dict[str, Any]]) -> None:

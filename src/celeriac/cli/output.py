@@ -2,6 +2,7 @@
 
 Results go to stdout, everything else to stderr, so that a pipe carries only results. Without a
 terminal, and with NO_COLOR, nothing but text is written: no colours, and nothing dim or bold either.
+People's text is written as it is: `[red]` or `:bug:` in it mean nothing here.
 """
 
 import json
@@ -31,12 +32,16 @@ STATE_STYLES = {
 
 def console() -> Console:
     """Return a console on stdout. A pipe gets whole lines, however long."""
-    return Console(highlight=False, color_system=_colors(), width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    return _console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def notes() -> Console:
     """Return a console on stderr, for what is not the result."""
-    return Console(stderr=True, highlight=False, color_system=_colors(), soft_wrap=True)
+    return _console(stderr=True, soft_wrap=True)
+
+
+def _console(**options: Any) -> Console:
+    return Console(markup=False, emoji=False, highlight=False, color_system=_colors(), **options)
 
 
 def _colors() -> Literal["auto"] | None:

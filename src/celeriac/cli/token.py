@@ -1,7 +1,7 @@
 """`celeriac token`: make, list and revoke tokens, print a one-time login link, end sessions.
 
 These commands work on the ledger directly, so they need its database, not a token. A token's secret
-is shown once, alone on stdout.
+is shown once, on stdout: alone, or as JSON with the rest of the token.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from celeriac import clock
-from celeriac.access import Role
+from celeriac.access import Role, digest
 from celeriac.cli.database import open_existing
 from celeriac.cli.options import home_option, json_option, load_settings
 from celeriac.cli.output import Column, local, notes, print_json, suggest, table
@@ -65,17 +65,23 @@ def command() -> None:
 )
 @click.option("--expires", type=Length(), help="Ends after so long, as `30d` or `12h`; never if not given.")
 @home_option
+@json_option
 def create(
-    name: str, role: str, owner: str | None, tasks: tuple[str, ...], expires: int | None, home: Path | None
-) -> None:
+    name: str, role: str, owner: str | None, tasks: tuple[str, ...], expires: int | None, home: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Make a token called NAME and print its secret, which is not shown again."""
     from celeriac.ledger import keys
 
-    expires_at = None if expires is None else clock.micros() + expires
-    click.echo(keys.create_token(_ledger(home), name, owner or name, Role(role), expires_at, tasks))
+    ledger, expires_at = _ledger(home), None if expires is None else clock.micros() + expires
+    secret = keys.create_token(ledger, name, owner or name, Role(role), expires_at, tasks)
+    if as_json:
+        print_json({**_record(keys.token(ledger, digest(secret))), "secret": secret})
+        return
+    click.echo(secret)
     narrowed = f", with the tasks {', '.join(tasks)}" if tasks else ""
     who = f"{'an' if role[0] in 'ao' else 'a'} {role}"
-    notes().print(f"This secret is shown only now. It may do what {who} may{narrowed}.", style="dim", markup=False)
+    notes().print(f"This secret is shown only now. It may do what {who} may{narrowed}.", style="dim")
     suggest(f"celeriac token revoke {shlex.quote(name)}", "ends it")
 
 
@@ -129,15 +135,21 @@ def revoke(tokens: tuple[str, ...], several: bool, sessions: str | None, home: P
 @command.command("login")
 @click.option("--owner", default="local", show_default=True, help="Who is logged in.")
 @home_option
-def login(owner: str, home: Path | None) -> None:
+@json_option
+def login(owner: str, home: Path | None, as_json: bool) -> None:
     """Print a link that logs a browser in, once, as an admin."""
     from celeriac.cli.supervisor.home import running, url_of
     from celeriac.ledger import keys
 
     settings = load_settings(home=home)
     tenant = running(settings.home)
+    expires_at = clock.micros() + TICKET_SECONDS * 1_000_000
     ticket = keys.create_ticket(open_existing(settings), owner, Role.ADMIN, TICKET_SECONDS)
-    click.echo(f"{tenant.url if tenant else url_of(settings)}/login?ticket={ticket}")
+    link = f"{tenant.url if tenant else url_of(settings)}/login?ticket={ticket}"
+    if as_json:
+        print_json({"url": link, "owner": owner, "expires_at": clock.rfc3339(expires_at)})
+        return
+    click.echo(link)
     if tenant is None:
         notes().print("No `celeriac dev` runs here; the link is for `celeriac web` with these settings.", style="dim")
     notes().print("It works once, within ten minutes.", style="dim")
