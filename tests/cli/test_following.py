@@ -1,11 +1,15 @@
 """Bars on a terminal: people's text is shown as it is, whatever it looks like to rich."""
 
+import re
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from celeriac.cli.following import bars, update
+from celeriac.cli import following
+from celeriac.cli.following import bars, say, update
 from cli.terminal import Terminal, run
 
 TASK, NOTE, RESULT = "copy [dim]", "file [/tmp/x] [done] :bug:", "[red] :bug:"
@@ -75,3 +79,20 @@ def test_a_state_has_its_colour_and_a_name_has_none(monkeypatch: pytest.MonkeyPa
         update(bar, bar.add_task("[red]lcs", total=None, note=""), {"task": "[red]lcs", "state": "running"})
 
     assert "[red]lcs\x1b[33m running\x1b[0m" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_a_result_stands_on_a_line_of_its_own_above_the_bars(on_terminal: bool, monkeypatch, capsys):
+    screen = StringIO()
+    out = Console(file=screen, force_terminal=True, width=80, color_system=None)
+    monkeypatch.setattr(following, "notes", lambda: out)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: on_terminal)
+    with bars() as bar:
+        bar.add_task("all jobs", total=2, note="")
+        bar.refresh()
+        say(bar, "one [red]  succeeded")
+        bar.refresh()
+
+    drawn = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).strip() for line in re.split(r"[\r\n]+", screen.getvalue())]
+    assert ("one [red]  succeeded" in drawn) is on_terminal
+    assert capsys.readouterr().out == ("" if on_terminal else "one [red]  succeeded\n")

@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from celeriac.cli.following import LOOK_SECONDS, bars, interruptible, update
-from celeriac.cli.output import count, notes, print_json, suggest
+from celeriac.cli.following import LOOK_SECONDS, bars, interruptible, say, update
+from celeriac.cli.output import count, json_line, notes, suggest
 from celeriac.cli.trouble import FAILED
 from celeriac.states import State, is_final
 
@@ -70,7 +68,7 @@ def _follow(jobs: list[Json], look: Callable[[set[str]], Iterable[Json]], as_jso
                 if is_final(job["state"]) and job["id"] in left:
                     left.discard(job["id"])
                     states[job["state"]] = states.get(job["state"], 0) + 1
-                    print_json(job) if as_json else click.echo(f"{job['id']}  {job['task']}  {job['state']}")
+                    say(bar, json_line(job) if as_json else f"{job['id']}  {job['task']}  {job['state']}")
             bar.update(overall, completed=sum(states.values()), note=_told(states))
             _draw(bar, running, [job for job in jobs if job["state"] == State.RUNNING])
             if not left:

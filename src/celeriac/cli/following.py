@@ -6,6 +6,7 @@ lines. Ctrl-C stops the following, never the job.
 
 import json
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -126,6 +127,14 @@ def bars() -> Progress:
         transient=True,
         disable=not out.is_terminal,
     )
+
+
+def say(bar: Progress, line: str) -> None:
+    """Print a line of the results; above the bars, where they are on the same terminal."""
+    if bar.disable or not sys.stdout.isatty():
+        click.echo(line)
+    else:
+        bar.console.print(Text(line), soft_wrap=True)
 
 
 def update(bar: Progress, task: Any, job: dict[str, Any]) -> None:
