@@ -164,6 +164,7 @@ def test_the_tour_leads_through_every_part():
     parts = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
 
     assert sorted(part for part in parts if f"`{part}/" not in page("tour")) == []
+    assert [part for part in parts if "docs/tour.md" not in (PACKAGE / part / "__init__.py").read_text()] == []
 
 
 ROWS = re.findall(r"^\| `(tests/\S+\.py)` \| (.+) \|$", page("guarantees"), re.MULTILINE)

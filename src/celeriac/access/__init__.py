@@ -2,6 +2,7 @@
 
 Pure values and checks, no I/O: the ledger takes a Principal as a required argument,
 `web/auth.py` makes one of a token or a session cookie.
+`docs/tour.md` follows one job through the files.
 """
 
 from celeriac.access.principals import SYSTEM, Permission, Principal, Role

@@ -2,6 +2,7 @@
 
 `application` is what users instantiate, `sender` the hook that sees every message Celery
 wants to publish, `tasks` checks arguments against signatures and makes Submissions of them.
+`docs/tour.md` follows one job through the files.
 """
 
 from celeriac.app.application import Celeriac, load_app

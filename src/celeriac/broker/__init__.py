@@ -2,6 +2,7 @@
 
 Nothing in this part writes a row; losing anything it carries costs time, never work. `listen` and
 `announcer` choose the way that fits the ledger's URL, `sender_to` and `receiver` the one that fits the broker's.
+`docs/tour.md` follows one job through the files.
 """
 
 import select

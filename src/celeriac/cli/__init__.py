@@ -2,6 +2,7 @@
 
 `group` lists the commands, `options` holds what several share, `output` how things look,
 `supervisor/` runs `dev` and `demo`. Errors become one line on stderr and an exit code in `trouble`.
+`docs/tour.md` follows one job through the files.
 """
 
 import signal

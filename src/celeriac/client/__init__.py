@@ -1,6 +1,7 @@
 """Submit, watch and control jobs from another program, over HTTP.
 
 `Client` and `AsyncClient` have the same methods; `submission` makes one job of a batch.
+`docs/tour.md` follows one job through the files.
 """
 
 from celeriac.client.calls import ClientError, Unreachable, submission

@@ -2,6 +2,7 @@
 
 `celeriac demo` starts `celeriac.demo.tasks:app` and serves the folder PAGE. The tasks are written as any user would
 write theirs; nothing here knows how the server works.
+`docs/tour.md` follows one job through the files.
 """
 
 from pathlib import Path

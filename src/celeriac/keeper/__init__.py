@@ -4,6 +4,7 @@ Each duty is one file with one class and one `tick()`, a step that a test calls 
 `due` queues what falls due, `rescuer` takes jobs from dead workers, `operator` cancels and retries
 what people filter, `pruner` deletes what is old, `tally` folds the counts. `leader` says who may, `loop` says when,
 `detour` goes round a row that cannot be moved.
+`docs/tour.md` follows one job through the files.
 """
 
 from celeriac.keeper.loop import Loop, run

@@ -4,6 +4,7 @@ Writes are moves (`submit`, `claim`, `start`, `note`, `finish`, `cancel`, `reope
 over a Transaction that take and answer many items at once, made one at a time with
 `Ledger.do` or many at a time by a `Group`. Reads are in `read`. `open_ledger` opens one
 Ledger per process and URL.
+`docs/tour.md` follows one job through the files.
 """
 
 import os

@@ -52,7 +52,7 @@ def page(
     """Return a page of jobs, newest first, and the cursor of the next page (None when there is none).
 
     A page may hold fewer jobs than `limit`, even none; go on while there is a cursor. A job is found
-    by `since` and `until` if the clocks of those who submit agree to a minute.
+    by `since` and `until` if the clocks of those who submit agree to ten seconds.
     Raises InvalidRequest for a cursor that was not given out here.
     """
     before = None if after is None else _key(after)

@@ -2,6 +2,7 @@
 
 It hears the announcements of every process of the instance, and looks at the ledger anyway,
 since an announcement may be lost.
+`docs/tour.md` follows one job through the files.
 """
 
 from celeriac.stream.hub import Hub

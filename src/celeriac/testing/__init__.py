@@ -2,6 +2,7 @@
 
 `inline(app)` runs what the app submits in the test's own process, on a ledger of its own; `instance(app)`
 starts the real processes in a folder of their own. `plugin` makes pytest fixtures of both.
+`docs/tour.md` follows one job through the files.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -2,6 +2,7 @@
 
 `create_app` builds the ASGI application, `serve` runs it. A handler reads input, makes one
 call to the ledger and shapes the answer; it never talks to a broker.
+`docs/tour.md` follows one job through the files.
 """
 
 from celeriac.web.app import create_app
