@@ -11,7 +11,7 @@ from pathlib import Path
 
 import celery
 from celery import Task, chain, chord, group, shared_task, signals
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from kombu import Queue
 from kombu.common import Broadcast
 from pydantic import BaseModel
@@ -188,6 +188,17 @@ def define(task, app) -> None:
         for _ in current.track(range(steps)):
             time.sleep(0.05)
         return "no limit"
+
+    @task("patient", soft_time_limit=0.3)
+    def patient(steps=20):
+        caught = 0
+        for _ in current.track(range(steps)):
+            try:
+                time.sleep(0.05)
+                current.progress(1)
+            except SoftTimeLimitExceeded:
+                caught += 1
+        return caught
 
     @task("hard", time_limit=0.6)
     def hard(steps=100):

@@ -111,5 +111,7 @@ def _(here):
     label = new_id()
     succeeds(here, here.add.delay(1, 1), 2)  # the worker listens, then
     # Over Redis a producer must declare the exchange, or kombu does not know that it fans out.
-    here.shouted.apply_async((label,), declare=[here.app.amqp.queues["all"].exchange])
+    sent = here.shouted.apply_async((label,), declare=[here.app.amqp.queues["all"].exchange])
     here.comes(f"shouted:{label}")
+    if here.mode == "own":
+        assert here.state(sent.id) == "unknown"

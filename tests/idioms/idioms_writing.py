@@ -111,6 +111,7 @@ def _(here):
 @idiom("`soft_time_limit`")
 def _(here):
     assert here.ended(here.soft.delay().id, State.FAILED).failure.code == "timeout"
+    succeeds(here, here.patient.delay(), 1)  # caught, once
 
 
 @idiom("`time_limit`")

@@ -14,7 +14,8 @@ from celeriac.access import SYSTEM
 from celeriac.broker import News
 from celeriac.broker import announcer as announcer_of
 from celeriac.broker.sockets import folder_of
-from celeriac.ledger import Asked, Ledger, cancel
+from celeriac.ledger import Asked, Ledger, cancel, read
+from celeriac.worker import backend
 from celeriac.worker.backend import ResultConsumer
 
 pytestmark = on_sqlite  # announcements arrive at once
@@ -73,6 +74,18 @@ def test_a_lost_announcement_is_made_up_for_while_others_keep_coming(consumer, l
 def test_empty_news_mean_to_look_at_everything(consumer, ledger, app):
     result = end_unheard(ledger, app)
     consumer._listener.poke()
+    consumer.drain_events()
+
+    assert settled(app, result)
+
+
+def test_whoever_waits_is_told_of_the_end_and_does_not_look_for_it(consumer, ledger, app, monkeypatch):
+    monkeypatch.setattr(backend, "LOOK_SECONDS", 3600)
+    monkeypatch.setattr(read, "ended", lambda ledger, ids: pytest.fail("it looked"))
+    result = end_unheard(ledger, app)
+    announcer = announcer_of(ledger.url)
+    announcer.announce(News(ends={result.id: 4}))
+    announcer.close()
     consumer.drain_events()
 
     assert settled(app, result)
