@@ -103,15 +103,15 @@ class World:
 
 
 @contextlib.contextmanager
-def world(mode: str, pool: str, home: Path, redis: str, number: int) -> Iterator[World]:
+def world(mode: str, pool: str, home: Path, redis: str, number: int, database: str = "") -> Iterator[World]:
     """Give a configuration with its worker, and end everything it started."""
     urls = f"{redis}/{2 * number}", f"{redis}/{2 * number + 1}"
     environment = {
         **os.environ, **FAST, "CELERIAC_HOME": str(home), "RAN": str(home / "ran"), "IDIOMS_MODE": mode,
         "IDIOMS_BROKER": urls[0], "IDIOMS_BACKEND": urls[1], "PYTHONPATH": f"{TESTS}:{TESTS / 'idioms'}",
-        "PYTHONWARNINGS": "default",
+        "PYTHONWARNINGS": "default", "CELERIAC_DATABASE_URL": database,
     }  # fmt: skip
-    before = {name: os.environ.get(name) for name in ("CELERIAC_HOME", "RAN")}
+    before = {name: os.environ.get(name) for name in ("CELERIAC_HOME", "CELERIAC_DATABASE_URL", "RAN")}
     os.environ.update({name: environment[name] for name in before})
     (home / "ran").touch()
     app = idiom_app.make(mode, *urls)
