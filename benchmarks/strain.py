@@ -77,7 +77,7 @@ def poisoning(ours: Instance, database: postgres.Postgres) -> Iterator[None]:
 
 def run(quick: bool) -> Result:
     """Measure all four."""
-    jobs = 2_000 if quick else 30_000
+    jobs = 2_000 if quick else 10_000
     sides = {
         "undisturbed": cpu.side(postgres.celeriac, jobs),
         "five connections end each second": cpu.side(partial(postgres.celeriac, ending), jobs),

@@ -15,7 +15,7 @@ from celeriac.ledger.pruning import Ended
 LOOK_SECONDS = 60.0
 PAUSE_SECONDS = 0.02
 REST = 9  # times as long as the step took
-STEP_SECONDS = {"sqlite": 0.008, "postgresql": 0.2}  # for a transaction; on SQLite all others wait so long
+STEP_SECONDS = {"sqlite": 0.003, "postgresql": 0.2}  # for a transaction; on SQLite all others wait so long, or twice
 BATCH = 50  # jobs to begin with
 BATCH_MIN, BATCH_MAX = 5, 500
 DAY = 86_400_000_000

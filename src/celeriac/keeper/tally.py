@@ -7,7 +7,7 @@ from celeriac.keeper.leader import Leader
 from celeriac.ledger import counts
 
 LOOK_SECONDS = 1.0
-BATCH = 2_000  # a few milliseconds, in which nobody else writes on SQLite
+BATCH = 500  # a millisecond or two, in which nobody else writes on SQLite
 PAUSE_SECONDS = 0.02
 
 
