@@ -3,18 +3,22 @@
 `ledger` is parametrised by the databases of DATABASES; what holds on one must hold on all.
 """
 
+import os
 import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import postgres
 import psycopg
 import pytest
 import servers
 from databases import DATABASES
+from instance import Instance, instance
 
 from celeriac import clock
 from celeriac.ledger import Ledger, migrations
@@ -74,6 +78,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def _brokers_end_with_the_session() -> Iterator[None]:
     yield
     servers.close()
+
+
+BROKERS = {"rabbitmq": servers.rabbitmq, "redis": servers.redis_server}
+
+
+@pytest.fixture(scope="session")
+def instance_on(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., AbstractContextManager[Instance]]:
+    """Give an instance on a set-up by name (`instance.SETUPS`), with a database of its own.
+
+    Its broker is the one of the session and has forgotten the queue `default`. Only one instance may stand on it at
+    a time: another one's workers would take its hints. So no fixture that outlives its module keeps one.
+    """
+
+    def give(setup: str, **options: Any) -> AbstractContextManager[Instance]:
+        if setup in BROKERS:
+            broker = BROKERS[setup]()
+            broker.forget("default")
+            options["CELERIAC_BROKER_URL"] = broker.url
+        if setup != "sqlite":
+            request.getfixturevalue("blank_postgres")
+            options["database_url"] = postgres.server().create(f"on_{setup}_{os.urandom(4).hex()}")
+        return instance(tmp_path_factory.mktemp(setup), **options)
+
+    return give
 
 
 @pytest.fixture(params=DATABASES)

@@ -20,6 +20,7 @@ from unittest import mock
 
 import httpx
 import kombu.pools
+import pytest
 from nursery import Nursery, Process
 
 from celeriac.access.principals import SYSTEM, Role
@@ -33,6 +34,13 @@ from celeriac.settings import load
 from celeriac.states import is_final
 
 TESTS = Path(__file__).parent
+# What an instance may stand on, with the marks of what that needs; brokers stand beside Postgres.
+SETUPS = {
+    "sqlite": [],
+    "postgres": [pytest.mark.postgres],
+    "rabbitmq": [pytest.mark.postgres, pytest.mark.rabbitmq],
+    "redis": [pytest.mark.postgres, pytest.mark.redis],
+}
 # Recovery in a test takes two or three seconds instead of fifteen; what is proved is the same.
 FAST = {
     "CELERIAC_BEAT_SECONDS": "0.3",
@@ -42,6 +50,11 @@ FAST = {
     "CELERIAC_SHUTDOWN_SECONDS": "3",
     "CELERIAC_DRAIN_SECONDS": "0.3",
 }
+
+
+def on(*setups: str) -> list[Any]:
+    """Return set-ups as parameters of a test: these, or all."""
+    return [pytest.param(name, marks=SETUPS[name]) for name in setups or SETUPS]
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = 60) -> object:
@@ -292,11 +305,13 @@ def instance(home: Path, **options: Any) -> Iterator[Instance]:
 @contextlib.contextmanager
 def program(house: Instance, app: Any, monkeypatch: Any) -> Iterator[None]:
     """Let an app be what a program beside the instance has, for `.delay()`, `AsyncResult` and remote control."""
-    for name in ("CELERIAC_HOME", "CELERIAC_DATABASE_URL", "RAN"):
+    for name in ("CELERIAC_HOME", "CELERIAC_DATABASE_URL", "CELERIAC_BROKER_URL", "RAN"):
         monkeypatch.setenv(name, house.environment.get(name, ""))
 
-    def begin_anew() -> None:  # its settings, and the connections that kombu keeps for the whole process
+    def begin_anew() -> None:
+        """Forget its settings, its ear for results, and the connections that kombu keeps for the whole process."""
         app.__dict__.pop("settings", None)
+        app.backend.result_consumer.stop()
         app._pool = app.amqp._producer_pool = None
         kombu.pools.reset()
 

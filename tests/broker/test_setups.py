@@ -6,17 +6,17 @@ Whatever happens to a broker, the ledger decides who runs what, in which order, 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from typing import Any
 
 import celery
+import jobs_for_tests
 import msgspec
-import postgres
 import pytest
 import servers
-from instance import Instance, instance, until
+from instance import Instance, on, program, until
 from nursery import Nursery
 from sqlalchemy import text
 
@@ -30,30 +30,12 @@ from celeriac.jobs import Event, Submission
 from celeriac.ledger import purge, queues, read, submit
 from celeriac.states import State, is_final
 
-SETUPS = {"sqlite": None, "postgres": None, "redis": servers.redis_server, "rabbitmq": servers.rabbitmq}
 
-
-def house_of(
-    name: str, tmp: pytest.TempPathFactory, request: pytest.FixtureRequest, nursery: Nursery, **more: str
-) -> Any:
-    """An instance on a set-up; brokers stand beside Postgres."""
-    url, broker = "", SETUPS[name]
-    if name != "sqlite":
-        request.getfixturevalue("blank_postgres")
-        url = postgres.server().create(f"setup_{os.urandom(4).hex()}")
-    environment = {"CELERIAC_BROKER_URL": broker().url} if broker else {}
-    return instance(tmp.mktemp(name), database_url=url, nursery=nursery, **environment, **more)
-
-
-@pytest.fixture(
-    scope="module",
-    params=["sqlite", *(pytest.param(name, marks=getattr(pytest.mark, name)) for name in SETUPS if name != "sqlite")],
-)
+@pytest.fixture(scope="module", params=on())
 def house(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, nursery: Nursery
+    request: pytest.FixtureRequest, instance_on: Callable[..., AbstractContextManager[Instance]], nursery: Nursery
 ) -> Iterator[Instance]:
-    with house_of(request.param, tmp_path_factory, request, nursery) as made:
-        made.kind = request.param
+    with instance_on(request.param, nursery=nursery) as made:
         made.keeper()
         made.worker(queues="default,ordered,wiped", concurrency=2)
         yield made
@@ -62,12 +44,10 @@ def house(
 @pytest.fixture
 def brokered(house: Instance) -> servers.Server:
     """The broker of the set-up."""
-    return SETUPS[house.kind]()
+    return servers.redis_server() if house.settings.broker_url.startswith("redis") else servers.rabbitmq()
 
 
-beside_postgres = pytest.mark.parametrize(
-    "house", [pytest.param(name, marks=getattr(pytest.mark, name)) for name in ("redis", "rabbitmq")], indirect=True
-)
+beside_postgres = pytest.mark.parametrize("house", on("redis", "rabbitmq"), indirect=True)
 
 
 def echoes(house: Instance, count: int, **changes: Any) -> list[Submission]:
@@ -135,6 +115,16 @@ def test_a_paused_queue_rests_whatever_is_hinted_at(house: Instance):
 
 
 @beside_postgres
+def test_a_job_that_a_program_delays_is_hinted_at(house: Instance, monkeypatch: pytest.MonkeyPatch):
+    with program(house, jobs_for_tests.app, monkeypatch):
+        assert jobs_for_tests.app.settings.broker_url == house.settings.broker_url
+        publisher = publisher_of(jobs_for_tests.app.ledger)
+        before = publisher.sent
+        assert jobs_for_tests.add.delay(40, 2).get(timeout=20) == 42
+        until(lambda: publisher.sent > before, "the hint")
+
+
+@beside_postgres
 @pytest.mark.parametrize("how", ["its queues go", pytest.param("all of it goes", marks=pytest.mark.soak)])
 def test_a_wiped_broker_costs_no_job(house: Instance, brokered: servers.Server, how: str):
     def wipe() -> None:
@@ -176,12 +166,14 @@ def test_every_pool_answers_hints(house: Instance, brokered: servers.Server, poo
 
 @beside_postgres
 def test_work_goes_on_while_the_broker_is_away_and_hints_when_it_is_back(house: Instance, brokered: servers.Server):
+    house.ended(house.submit("add", x=1, y=2))
     until(lambda: publisher_of(house.ledger).up, "the publisher")
     brokered.kill()
     try:
         during = house.ended(house.submit("add", count=20, x=1, y=2))
         house.worker("late", queues="late")
         during += house.ended(accept(house, echoes(house, 3, queue="late")))
+        until(lambda: "cannot be asked for work" in house.log("late"), "it to miss the broker")
     finally:
         brokered.start()
     assert {job.state for job in during} == {State.SUCCEEDED}

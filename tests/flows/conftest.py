@@ -1,12 +1,13 @@
-"""One running instance (a worker, a keeper, a web process) for all flows: they only look at their own jobs."""
+"""One running instance (a worker, a keeper) for all flows of a file, on each of the four set-ups in turn.
 
-import os
-from collections.abc import Iterator
+Flows only look at their own jobs. All of them run on every set-up: a broker changes who is told of work and when, and
+that may go wrong in any of them. That is cheap, as long as the instance is shared: starting it is most of the cost.
+"""
 
-import postgres
+from collections.abc import Callable, Iterator
+
 import pytest
-from databases import DATABASES
-from instance import Instance, instance, program
+from instance import Instance, on, program
 from nursery import Nursery
 
 
@@ -18,16 +19,10 @@ def nursery() -> Iterator[Nursery]:
     made.close()
 
 
-@pytest.fixture(scope="session", params=DATABASES)
-def house(request, tmp_path_factory) -> Instance:
-    home = tmp_path_factory.mktemp("house")
-    url = ""
-    if request.param == "postgres":
-        request.getfixturevalue("blank_postgres")
-        url = postgres.server().create(f"house_{os.urandom(4).hex()}")
-    with instance(home, database_url=url) as made:
+@pytest.fixture(scope="module", params=on())
+def house(request: pytest.FixtureRequest, instance_on: Callable, nursery: Nursery) -> Iterator[Instance]:
+    with instance_on(request.param, nursery=nursery) as made:
         made.keeper()
-        made.web()
         made.worker(concurrency=3)
         yield made
 

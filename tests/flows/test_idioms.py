@@ -1,14 +1,14 @@
-"""The ways people write Celery tasks, each once on the prefork pool; tests/celery runs them on every pool."""
+"""The ways people write Celery tasks, each once on the prefork pool; tests/idioms runs them on every pool."""
 
 import pytest
-from instance import Instance, instance, program, until
+from instance import Instance, on, program, until
 
 from celeriac.states import State
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Instance:
-    with instance(tmp_path_factory.mktemp("idioms"), app="jobs_for_idioms:app") as made:
+@pytest.fixture(scope="module", params=on())
+def place(request, instance_on, nursery) -> Instance:
+    with instance_on(request.param, app="jobs_for_idioms:app", nursery=nursery) as made:
         made.keeper()
         made.worker("one")
         yield made

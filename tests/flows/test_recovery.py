@@ -4,18 +4,18 @@ The long forms (`make soak`) kill a hundred workers and saturate the machine; th
 """
 
 import contextlib
-import itertools
 import os
 import signal
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from multiprocessing import get_context
 
 import httpx
-import postgres
 import pytest
-from instance import FAST, Instance, free_port, freeze, instance, until
+from instance import FAST, SETUPS, Instance, free_port, freeze, on, until
 from nursery import Nursery
 from oracle import violations
 
@@ -29,18 +29,13 @@ QUICK = DEFAULT | {
 }  # fmt: skip
 SATURATED_SECONDS = float(os.environ.get("SATURATED_SECONDS", "240"))
 soak = [pytest.mark.soak, pytest.mark.timeout(0)]
-_numbers = itertools.count()
+Running = Callable[..., AbstractContextManager[Instance]]
 
 
-@contextlib.contextmanager
-def running(request: pytest.FixtureRequest, database: str, nursery: Nursery, **environment: str) -> Iterator[Instance]:
-    """An instance on a database of its own."""
-    home, url = request.getfixturevalue("tmp_path") / "home", ""
-    if database == "postgres":
-        request.getfixturevalue("blank_postgres")
-        url = postgres.server().create(f"recovery_{next(_numbers)}")
-    with instance(home, database_url=url, nursery=nursery, **environment) as house:
-        yield house
+@pytest.fixture
+def running(instance_on: Running, nursery: Nursery) -> Running:
+    """What gives an instance on a set-up."""
+    return partial(instance_on, nursery=nursery)
 
 
 def kill_and_wait(house: Instance, names: list[str]) -> list[float]:
@@ -78,38 +73,37 @@ def kill_and_wait(house: Instance, names: list[str]) -> list[float]:
 
 PROFILES = [
     pytest.param("sqlite", QUICK, 1, 5, id="fast"),
+    pytest.param("rabbitmq", QUICK, 1, 5, id="fast, rabbitmq", marks=SETUPS["rabbitmq"]),
     *(
-        pytest.param(database, QUICK, 25, 5, id=f"fast, a hundred, {database}", marks=soak)
-        for database in ("sqlite", "postgres")
-    ),
-    *(
-        pytest.param(database, DEFAULT, 25, 15, id=f"default, a hundred, {database}", marks=soak)
-        for database in ("sqlite", "postgres")
+        pytest.param(setup, settings, 25, promised, id=f"{name}, a hundred, {setup}", marks=[*SETUPS[setup], *soak])
+        for name, settings, promised in (("fast", QUICK, 5), ("default", DEFAULT, 15))
+        for setup in SETUPS
     ),
 ]
 
 
-@pytest.mark.parametrize(("database", "settings", "rounds", "promised"), PROFILES)
-def test_the_jobs_of_a_killed_worker_run_again_in_time(request, nursery, database, settings, rounds, promised):
+@pytest.mark.parametrize(("setup", "settings", "rounds", "promised"), PROFILES)
+def test_the_jobs_of_a_killed_worker_run_again_in_time(running: Running, setup, settings, rounds, promised):
     at_once = 1 if rounds == 1 else 4
-    with running(request, database, nursery, **settings) as house:
+    with running(setup, **settings) as house:
         house.keeper()
         seconds: list[float] = []
         for _ in range(rounds):
             seconds += kill_and_wait(house, [f"victim{number}" for number in range(at_once)])
 
-    told = f"median {statistics.median(seconds):.1f} s, worst {max(seconds):.1f} s"
-    print(f"{len(seconds)} kills on {database}, promised {promised} s: {told}")
-    assert sorted(seconds)[int(0.99 * (len(seconds) - 1))] <= promised, told
+    most = sorted(seconds)[int(0.99 * (len(seconds) - 1))]
+    told = f"median {statistics.median(seconds):.1f} s, p99 {most:.1f} s, worst {max(seconds):.1f} s"
+    print(f"{len(seconds)} kills on {setup}, promised {promised} s: {told}")
+    assert most <= promised, told
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("settings", [DEFAULT, QUICK], ids=["default", "fast"])
-@pytest.mark.parametrize("database", ["sqlite", "postgres"])
-def test_on_a_saturated_machine_nobody_is_taken_for_dead(request, nursery, database, settings):
+@pytest.mark.parametrize("setup", on("sqlite", "postgres"))
+def test_on_a_saturated_machine_nobody_is_taken_for_dead(running: Running, setup, settings):
     """More children than processors, all of them busy, and as many strangers beside them."""
-    with running(request, database, nursery, **settings) as house, contextlib.ExitStack() as stack:
+    with running(setup, **settings) as house, contextlib.ExitStack() as stack:
         for keeper in ("keeper1", "keeper2"):
             house.keeper(keeper)
         for name in ("one", "two"):
@@ -127,7 +121,7 @@ def test_on_a_saturated_machine_nobody_is_taken_for_dead(request, nursery, datab
         terms = nodes.leader(house.ledger, "keeper").term
         workers = read.all_workers(house.ledger)
 
-        print(f"saturated for {SATURATED_SECONDS:.0f} s on {database}: {len(ids)} jobs, load {os.getloadavg()[0]:.1f},"
+        print(f"saturated for {SATURATED_SECONDS:.0f} s on {setup}: {len(ids)} jobs, load {os.getloadavg()[0]:.1f},"
               f" {len(workers)} workers known of 2, term {terms}")  # fmt: skip
         assert [worker.lost_at for worker in workers] == [None, None]
         assert terms == 1
@@ -143,9 +137,9 @@ def _burn() -> None:
 # A freeze: SIGSTOP for three leases, and back
 
 
-@pytest.mark.parametrize("database", [pytest.param("postgres", marks=pytest.mark.postgres)])
-def test_a_worker_that_was_frozen_comes_back_fenced_and_works_on(request, nursery, database):
-    with running(request, database, nursery) as house:
+@pytest.mark.parametrize("setup", on("postgres"))
+def test_a_worker_that_was_frozen_comes_back_fenced_and_works_on(running: Running, setup):
+    with running(setup) as house:
         house.keeper()
         frozen = house.worker("frozen", concurrency=1)
         [id] = house.submit("wait", seconds=1)
@@ -164,9 +158,9 @@ def test_a_worker_that_was_frozen_comes_back_fenced_and_works_on(request, nurser
         assert violations(house.ledger, [id, after.id]) == []
 
 
-@pytest.mark.parametrize("database", ["sqlite"])
-def test_a_leader_that_was_frozen_comes_back_and_stands_by(request, nursery, database):
-    with running(request, database, nursery) as house:
+@pytest.mark.parametrize("setup", on("sqlite"))
+def test_a_leader_that_was_frozen_comes_back_and_stands_by(running: Running, setup):
+    with running(setup) as house:
         house.worker()
         frozen = house.keeper("frozen")
         until(lambda: nodes.leader(house.ledger, "keeper"), "a leader")
@@ -186,8 +180,8 @@ def test_a_leader_that_was_frozen_comes_back_and_stands_by(request, nursery, dat
         assert violations(house.ledger) == []
 
 
-def test_a_web_process_that_was_frozen_answers_what_it_was_asked_and_lost_nothing(request, nursery):
-    with running(request, "sqlite", nursery) as house:
+def test_a_web_process_that_was_frozen_answers_what_it_was_asked_and_lost_nothing(running: Running):
+    with running("sqlite") as house:
         house.worker()
         frozen, other = house.web(), free_port()
         house.start("other", "web", house.app, CELERIAC_PORT=str(other))

@@ -5,16 +5,16 @@ from itertools import pairwise
 
 import pytest
 from celery import signals
-from instance import Instance, instance, program, until
+from instance import Instance, on, program, until
 
 from celeriac.errors import Unroutable
 from celeriac.ledger import read
 from celeriac.states import State
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Instance:
-    with instance(tmp_path_factory.mktemp("remote"), app="jobs_for_remote:app") as made:
+@pytest.fixture(scope="module", params=on())
+def place(request, instance_on, nursery) -> Instance:
+    with instance_on(request.param, app="jobs_for_remote:app", nursery=nursery) as made:
         made.keeper()
         made.worker("one", queues="default,videos,images,everybody", pool="threads")
         made.worker("two", queues="default,everybody", pool="threads")

@@ -3,31 +3,33 @@
 Requests go through nginx to two web processes. The long form is twenty rounds (`make soak`).
 """
 
-import itertools
 import json
+import re
 import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from uuid import uuid4
 
 import httpx
-import postgres
 import pytest
 import servers
-from instance import Instance, busy, free_port, instance, until
+from instance import SETUPS, TESTS, Instance, busy, free_port, on, until
 from nursery import Nursery
 from oracle import violations
+from sqlalchemy import text
 
 from celeriac.states import State
 
+OPERATIONS = TESTS.parent / "docs" / "operations.md"
 SOAK = [pytest.mark.soak, pytest.mark.timeout(1200)]
 RUNS = [
-    pytest.param("postgres", 3, marks=pytest.mark.postgres),
-    pytest.param("postgres", 20, marks=[pytest.mark.postgres, *SOAK]),
-    pytest.param("sqlite", 20, marks=SOAK),
+    *(pytest.param(setup, 3, marks=SETUPS[setup]) for setup in ("postgres", "rabbitmq")),
+    *(pytest.param(setup, 20, marks=[*SETUPS[setup], *SOAK]) for setup in SETUPS),
 ]
-_numbers = itertools.count()
+On = Callable[..., AbstractContextManager[Instance]]
 
 
 class Fleet:
@@ -61,16 +63,30 @@ class Fleet:
         return took
 
 
+class AsDocumented(servers.Nginx):
+    """An nginx with the lines of docs/operations.md, which asks nobody else for a POST that was sent to one."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        [shown] = re.findall(r"```nginx\n(.*?)```", OPERATIONS.read_text(), re.DOTALL)
+        assert "non_idempotent" not in shown
+        for documented, port in zip((8787, 8788), self._ports, strict=True):
+            shown = shown.replace(f":{documented} ", f":{port} ")
+        shown = shown.replace("server {", f"server {{ listen 127.0.0.1:{self.port};")
+        path = self.folder / "nginx.conf"
+        path.write_text(re.sub(r"upstream web .*", lambda _: f"{shown} }}", path.read_text()))
+
+
 class Load:
     """Clients that submit, look and wait, and write down every answer that is not what they asked for."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, clients: int = 3, keys: bool = True, seconds: float = 0.3) -> None:
         self.ids: list[str] = []
         self.answers: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.over = threading.Event()
-        self._url, self._token = url, token
-        self.threads = [threading.Thread(target=self._client) for _ in range(3)]
+        self._url, self._token, self._keys, self._seconds = url, token, keys, seconds
+        self.threads = [threading.Thread(target=self._client) for _ in range(clients)]
 
     def _client(self) -> None:
         with httpx.Client(
@@ -78,8 +94,9 @@ class Load:
             trust_env=False,
         ) as http:  # fmt: skip
             while not self.over.is_set():
-                body = {"task": "wait", "args": {"seconds": 0.3}}
-                told = self._ask(http, 202, "POST", "/jobs", json=body, headers={"Idempotency-Key": uuid4().hex})
+                body = {"task": "wait", "args": {"seconds": self._seconds}}
+                headers = {"Idempotency-Key": uuid4().hex} if self._keys else {}
+                told = self._ask(http, 202, "POST", "/jobs", json=body, headers=headers)
                 if told:
                     self.ids.append(json.loads(told)["id"])
                     self._ask(http, 200, "GET", f"/jobs/{self.ids[-1]}?wait=1")
@@ -98,18 +115,14 @@ class Load:
         return None
 
 
-@pytest.mark.parametrize(("database", "rounds"), RUNS)
+@pytest.mark.parametrize(("setup", "rounds"), RUNS)
 def test_a_rolling_deploy_loses_no_job_fails_no_request_and_runs_nothing_twice(
-    database: str, rounds: int, tmp_path, nursery: Nursery, request: pytest.FixtureRequest
+    setup: str, rounds: int, instance_on: On, nursery: Nursery
 ):
-    url = ""
-    if database == "postgres":
-        request.getfixturevalue("blank_postgres")
-        url = postgres.server().create(f"rolling_{next(_numbers)}")
     ports = {"web1": free_port(), "web2": free_port()}
     with (
         servers.private(servers.Nginx, *ports.values()) as front,
-        instance(tmp_path / "home", database_url=url, nursery=nursery) as house,
+        instance_on(setup, nursery=nursery) as house,
     ):
         fleet, load, stops = Fleet(house, front, ports), Load(front.url, house.token), []
         with busy(load.threads, load.over):
@@ -124,7 +137,40 @@ def test_a_rolling_deploy_loses_no_job_fails_no_request_and_runs_nothing_twice(
         assert len(house.runs()) == len(load.ids) > 5 * rounds
         assert violations(house.ledger, load.ids) == []
         told = {"restarts": len(stops), "jobs": len(jobs), "longest stop": f"{max(stops):.1f} s", **load.answers}
-        print("rolling:", database, told)
+        print("rolling:", setup, told)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("setup", on("postgres"))
+def test_behind_an_nginx_as_documented_a_post_without_a_key_makes_one_job_or_says_that_it_failed(
+    setup: str, instance_on: On, nursery: Nursery
+):
+    """It repeats no POST that a process has received, also not one that this process closes without having read it."""
+    ports, rounds = {"web1": free_port(), "web2": free_port()}, 20
+    with (
+        servers.private(AsDocumented, *ports.values()) as front,
+        instance_on(setup, nursery=nursery) as house,
+    ):
+        fleet, load = Fleet(house, front, ports), Load(front.url, house.token, clients=6, keys=False, seconds=0.01)
+        with busy(load.threads, load.over):
+            for _ in range(rounds):
+                for name in fleet.names:
+                    fleet.renew(name)
+        house.all_ended()
+        jobs = house.ended(load.ids)
+        with house.ledger.reading() as connection:
+            there = set(connection.execute(text("SELECT id FROM jobs")).scalars())
+        runs = Counter(house.runs())
+
+        print("rolling, as documented:", setup, dict(load.answers), f"{len(there) - len(load.ids)} jobs unheard of")
+        assert [told for told in load.wrong if not told.startswith("POST /jobs: 502 ")] == [], front.log()
+        assert len(load.wrong) < 2 * rounds, front.log()  # fewer than restarts of a web process
+        assert set(load.ids) <= there
+        assert len(there) <= len(load.ids) + len(load.wrong)
+        assert {job.state for job in jobs} == {State.SUCCEEDED}
+        assert (len(runs), runs.most_common(1)[0][1]) == (len(there), 1)
+        assert violations(house.ledger, load.ids) == []
 
 
 def _status(url: str) -> int:
